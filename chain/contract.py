@@ -14,7 +14,7 @@ from chain.nodes import reaching
 from chain.transactions import Sender
 from core.canonical import Address, Digest
 from core.errors import UsageError
-from core.keys import Key
+from core.keys import Domain, Key
 from core.ledger import Anchor
 
 T = TypeVar("T")
@@ -33,10 +33,10 @@ class BoundContract:
         self._sender = Sender(node, key, abi) if key else None
 
     @cached_property
-    def chain_id(self) -> int:
-        """The id of the contract's chain."""
+    def domain(self) -> Domain:
+        """The contract's chain and address."""
         with reaching(self.node, "its chain id"):
-            return int(self.node.eth.chain_id)
+            return Domain(int(self.node.eth.chain_id), self.address)
 
     @property
     def newest_block(self) -> int:
@@ -92,7 +92,7 @@ class BoundContract:
     def anchor(self, event: EventData) -> Anchor:
         """The receipt of the transaction that emitted an event."""
         transaction = HexBytes(event["transactionHash"]).to_0x_hex()
-        return Anchor(self.chain_id, self.address, transaction, event["blockNumber"])
+        return Anchor(self.domain.chain_id, self.address, transaction, event["blockNumber"])
 
 
 def to_digest(data: bytes) -> Digest:

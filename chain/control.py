@@ -66,7 +66,7 @@ def public_contract(chain: str, state: Path, key: Key) -> Domain:
             "run this again"
         )
     bound = bind("PublicLedger", chain, state, key)
-    return Domain(bound.chain_id, bound.address)
+    return bound.domain
 
 
 def deploy(chain: str, state: Path, key: Key, private_chain: str = "") -> Mapping[str, Address]:

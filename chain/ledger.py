@@ -17,7 +17,7 @@ from chain.erasures import Erasures
 from chain.registry import Registry, RevocationEvents
 from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
-from core.keys import Key
+from core.keys import Domain, Key
 from core.ledger import Anchor, Erasure, GenerationOpening, LaneHead, RoundCommitment
 from core.round_key import RoundKey
 
@@ -36,14 +36,9 @@ class EthereumLedger:
         """What was asked last, behind which block, and the answer."""
 
     @property
-    def chain_id(self) -> int:
-        """See `Ledger.chain_id`."""
-        return self.bound.chain_id
-
-    @property
-    def contract(self) -> Address:
-        """See `Ledger.contract`."""
-        return self.bound.address
+    def domain(self) -> Domain:
+        """See `Ledger.domain`."""
+        return self.bound.domain
 
     def open_run(self, run: Digest, organisations: Iterable[Address]) -> None:
         """See `Ledger.open_run`. Raises LedgerConflictError also when the run belongs to another coordinator."""

@@ -15,6 +15,7 @@ from chain.ledger import EthereumLedger
 from chain.nodes import running
 from core.canonical import Address, Digest
 from core.errors import IntegrityError, LedgerUnreachableError
+from core.keys import Domain
 from core.ledger import Anchor, Erasure, LaneHead, LedgerView, RoundCommitment
 from core.round_key import RoundKey
 
@@ -37,14 +38,9 @@ class Observer:
         self._coordinators: dict[Digest, Address] = {}
 
     @property
-    def chain_id(self) -> int:
-        """See `LedgerView.chain_id`."""
-        return self._ask(lambda ledger: ledger.chain_id)
-
-    @property
-    def contract(self) -> Address:
-        """See `LedgerView.contract`."""
-        return self._ask(lambda ledger: ledger.contract)
+    def domain(self) -> Domain:
+        """See `LedgerView.domain`."""
+        return self._ask(lambda ledger: ledger.domain)
 
     def members(self, run: Digest) -> frozenset[Address]:
         """See `LedgerView.members`; of a run that is open they are asked once, since they never change."""
@@ -121,7 +117,7 @@ def observe(chain: str, state: Path, contract: Address) -> Observer:
     def opened() -> EthereumLedger:
         bound = BoundContract(running(chain, state, PATIENCE_SECONDS), "PublicLedger", contract)
         if not bound.genuine:
-            raise IntegrityError(f"expected a PublicLedger at {contract} on chain {bound.chain_id}, got other code")
+            raise IntegrityError(f"expected a PublicLedger, got other code: {bound.domain}")
         return EthereumLedger(bound)
 
     return Observer(opened)

@@ -21,7 +21,6 @@ from core import merkle
 from core.canonical import Address, Digest, commitment, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError
 from core.genesis import GenesisHeader
-from core.keys import Domain
 from core.ledger import Anchor, Ledger, LedgerView
 from core.parsing import typed
 from core.round_key import RoundKey
@@ -137,8 +136,8 @@ class ParticipationProof:
 
 def check_run(ledger: LedgerView, federation: GenesisHeader) -> None:
     """Raise IntegrityError unless this ledger is the federation's, and its run was opened by the coordinator."""
-    if (found := Domain(ledger.chain_id, ledger.contract)) != federation.chain:
-        raise IntegrityError(f"ledger: expected {federation.chain}, got {found}")
+    if ledger.domain != federation.chain:
+        raise IntegrityError(f"ledger: expected {federation.chain}, got {ledger.domain}")
     # A digest that is seen before it is mined can be opened by another coordinator.
     account = ledger.opened_by(federation.digest)
     if account not in (None, federation.coordinator):

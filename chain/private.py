@@ -20,7 +20,7 @@ from chain.deployment import bind
 from chain.nodes import reaching
 from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
-from core.keys import Key
+from core.keys import Domain, Key
 from core.ledger import Anchor
 from core.round_key import RoundKey
 
@@ -103,12 +103,12 @@ class PrivateLedger:
         """The newest block."""
         with reaching(self.bound.node, "its head"):
             block = self.bound.node.eth.get_block("latest")
-        return PrivateHead(self.bound.chain_id, block["number"], to_digest(block["hash"]))
+        return PrivateHead(self.bound.domain.chain_id, block["number"], to_digest(block["hash"]))
 
     def holds(self, head: PrivateHead) -> bool:
         """Whether the chain still has the block that was anchored."""
         with reaching(self.bound.node, f"block {head.number}"):
-            if head.chain_id != self.bound.chain_id or head.number > self.bound.node.eth.block_number:
+            if head.chain_id != self.bound.domain.chain_id or head.number > self.bound.node.eth.block_number:
                 return False
             block = self.bound.node.eth.get_block(head.number)
         return HexBytes(block["hash"]).to_0x_hex() == head.block_hash
@@ -128,9 +128,9 @@ class PrivateRounds:
         self._every = anchor_every
 
     @property
-    def chain(self) -> tuple[int, Address]:
+    def domain(self) -> Domain:
         """The private chain's id and contract."""
-        return self._private.bound.chain_id, self._private.bound.address
+        return self._private.bound.domain
 
     def members(self, run: Digest) -> frozenset[Address]:
         """The organisations of a run on the private chain."""
@@ -138,7 +138,7 @@ class PrivateRounds:
 
     def anchored(self, run: Digest) -> PrivateHead | None:
         """The newest head of the private chain that the public one holds."""
-        return anchored_head(self._public, run, self._private.bound.chain_id)
+        return anchored_head(self._public, run, self._private.bound.domain.chain_id)
 
     def holds(self, head: PrivateHead) -> bool:
         """Whether the private chain still has a block."""

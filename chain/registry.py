@@ -44,7 +44,7 @@ class Registry:
     @property
     def domain(self) -> Domain:
         """The EIP-712 domain of requests: chain and contract."""
-        return Domain(self._bound.chain_id, self._bound.address)
+        return self._bound.domain
 
     def nonce(self, organisation: Address) -> int:
         """The nonce of an organisation's next request."""

@@ -35,7 +35,7 @@ class Survey:
     @property
     def chain_id(self) -> int:
         """The chain's id."""
-        return self._bound.chain_id
+        return self._bound.domain.chain_id
 
     @property
     def genuine(self) -> bool:

@@ -10,7 +10,6 @@ from core.erasures import hidden
 from core.errors import ObjectionError
 from core.generations import GenerationRecord, last_round
 from core.genesis import Genesis
-from core.keys import Domain
 from core.ledger import LedgerView
 from core.membership import Proposal
 from core.messages.queries import RecordsQuery
@@ -114,7 +113,7 @@ def check_weights(record: RoundRecord, genesis: Genesis) -> None:
 
 def check_ledger(ledger: LedgerView, genesis: Genesis) -> None:
     """Check that a ledger is the federation's, and knows its members; raises IntegrityError."""
-    _equal("ledger", Domain(ledger.chain_id, ledger.contract), genesis.chain)
+    _equal("ledger", ledger.domain, genesis.chain)
     if (account := ledger.coordinator(genesis.digest)) is not None:
         _equal("coordinator on the ledger", account, genesis.signing(genesis.coordinator))
     for rotation in (rotation for _, rotation in genesis.keys.rotations if rotation.by != rotation.old):

@@ -89,8 +89,8 @@ class Oversight:
         Raises IntegrityError when it does not, LedgerUnreachableError when it does not answer.
         """
         ledger = self._ledger(chain.contract)
-        if ledger and (got := Domain(ledger.chain_id, ledger.contract)) != chain:
-            raise ObjectionError(f"the contract on the organisation's chain: expected {chain}, got {got}")
+        if ledger and ledger.domain != chain:
+            raise ObjectionError(f"the contract on the organisation's chain: expected {chain}, got {ledger.domain}")
 
     def _ledger(self, contract: Address) -> LedgerView | None:
         return _ledger(self.chain, self.state.folder, contract) if self.chain else None

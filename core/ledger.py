@@ -17,6 +17,7 @@ from typing import Protocol
 
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import LedgerConflictError
+from core.keys import Domain
 from core.round_key import RoundKey
 
 
@@ -82,12 +83,8 @@ class LedgerView(Protocol):
     """What anybody may ask of a ledger."""
 
     @property
-    def chain_id(self) -> int:
-        """The chain that EIP-712 signatures are bound to."""
-
-    @property
-    def contract(self) -> Address:
-        """The verifying contract that EIP-712 signatures are bound to."""
+    def domain(self) -> Domain:
+        """Chain and contract, which EIP-712 signatures are bound to."""
 
     def members(self, run: Digest) -> frozenset[Address]:
         """The organisations of a run; empty when the run is unknown."""
@@ -171,8 +168,7 @@ class Ledger(LedgerView, Protocol):
 class MemoryLedger:
     """The ledger's rules without a chain: for tests and for trying things out."""
 
-    chain_id = 0
-    contract = Address("0x0000000000000000000000000000000000000000")
+    domain = Domain(0, Address("0x0000000000000000000000000000000000000000"))
 
     def __init__(self, account: Address | None = None, administrator: Address | None = None) -> None:
         """`account`: whose ledger it is; without it every run belongs to whoever asks."""
@@ -331,4 +327,4 @@ class MemoryLedger:
 
     def _mined(self) -> Anchor:
         self._blocks += 1
-        return Anchor(self.chain_id, self.contract, f"0x{self._blocks:064x}", self._blocks)
+        return Anchor(self.domain.chain_id, self.domain.contract, f"0x{self._blocks:064x}", self._blocks)

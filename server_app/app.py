@@ -23,7 +23,7 @@ from core.canonical import Address, Digest
 from core.config import RunConfig
 from core.errors import ConfigError, FoedusError, UsageError
 from core.escape import one_line, redacted
-from core.keys import Domain, Key
+from core.keys import Key
 from core.messages.codec import BOUND_BYTES, SIMULATED_BOUND_BYTES
 from core.messages.queries import DryRunQuery
 from core.rotations import KeyChain
@@ -148,7 +148,7 @@ def check(grid: Grid, context: RunContext) -> None:
     challenge = Digest("0x" + secrets.token_hex(32))
     query = DryRunQuery(
         asked=Asked(coordinator_key(config).address, context.run.name, challenge),
-        chain=Domain(chains.public.chain_id, chains.public.contract),
+        chain=chains.public.domain,
         base=bases.digest_of(bases.find(config.base)),
     )
     events.write("step", doing="waiting for the organisations' nodes, which load the base and do one step")
@@ -303,7 +303,7 @@ def genesis_inputs(
     return GenesisInputs(
         model=model,
         validation=validation,
-        chain=Domain(chains.public.chain_id, chains.public.contract),
+        chain=chains.public.domain,
         private=chains.private_chain(config.anchor_every),
         administrator=chains.public.administrator(),
         former=former,
@@ -320,7 +320,7 @@ def bindings_of(context: RunContext, chains: Chains, key: Key) -> Bindings:
     """The bindings of a run, before anybody is asked."""
     config, run = context.config, context.run
     founders = Founders() if run.started else founders_of(config, chains)
-    domain = Domain(chains.public.chain_id, chains.public.contract)
+    domain = chains.public.domain
     # In a simulation, whose keys are derived, one node may host thousands.
     most = SIMULATED_BOUND_BYTES if key.derived else BOUND_BYTES
 

@@ -54,7 +54,8 @@ class Chains:
         """The private chain as a genesis fixes it."""
         if self.private is None:
             return None
-        return PrivateChain(self.private.bound.chain_id, self.private.bound.address, anchor_every)
+        private = self.private.bound.domain
+        return PrivateChain(private.chain_id, private.contract, anchor_every)
 
     def registered(self, organisation: Address) -> RegisteredOrganisation | None:
         """An organisation's registration with the contract, or None; raises ConfigError without a chain."""

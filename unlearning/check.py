@@ -89,7 +89,7 @@ class CertificateCheck:
 
     def chain(self) -> Iterator[Failure]:
         """The chain has this attestation from before the erasure, and this certificate from after it."""
-        yield from _unequal("chain, contract", self.ledger.contract, self.run.genesis.chain.contract)
+        yield from _unequal("chain, contract", self.ledger.domain.contract, self.run.genesis.chain.contract)
         anchored = self.ledger.erasure(self.run.genesis.digest, self.attestation.erasure)
         if anchored is None:
             yield Failure("chain", "erasure", "nothing", f"erasure {self.attestation.erasure} on the chain")

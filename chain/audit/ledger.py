@@ -48,8 +48,8 @@ class LedgerAudit:
         where, chain = "genesis.json", self.genesis.chain
         with self._asking(where) as ledger:
             if ledger:
-                self.findings.expect(What.CHAIN_ID, where, chain.chain_id, ledger.chain_id)
-                self.findings.expect(What.CONTRACT, where, chain.contract, ledger.contract)
+                self.findings.expect(What.CHAIN_ID, where, chain.chain_id, ledger.domain.chain_id)
+                self.findings.expect(What.CONTRACT, where, chain.contract, ledger.domain.contract)
                 # A digest that is seen before it is mined can be opened by another coordinator.
                 if account := ledger.coordinator(self.digest):
                     expected_account = self.genesis.signing(self.genesis.coordinator)

@@ -27,8 +27,8 @@ class PrivateSource(Protocol):
     """The questions to a private chain, which `chain.private.PrivateRounds` answers."""
 
     @property
-    def chain(self) -> tuple[int, Address]:
-        """Chain id and contract."""
+    def domain(self) -> Domain:
+        """Chain and contract."""
 
     def members(self, run: Digest) -> frozenset[Address]:
         """The organisations of a run."""
@@ -63,9 +63,8 @@ class PrivateAudit:
         where = "genesis.json, private"
         with self._asking("genesis.json") as source:
             if source:
-                chain_id, contract = source.chain
-                self.findings.expect(What.CHAIN_ID, where, private.chain_id, chain_id)
-                self.findings.expect(What.CONTRACT, where, private.contract, contract)
+                self.findings.expect(What.CHAIN_ID, where, private.chain_id, source.domain.chain_id)
+                self.findings.expect(What.CONTRACT, where, private.contract, source.domain.contract)
                 expected = {organisation.address for organisation in self.genesis.organisations}
                 members = source.members(self.genesis.digest)
                 self.findings.expect(What.MEMBERS, where, sorted(members), sorted(expected))

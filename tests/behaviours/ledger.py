@@ -9,7 +9,7 @@ import pytest
 
 from core.canonical import ZERO_DIGEST, Digest, digest
 from core.errors import LedgerConflictError
-from core.keys import derive
+from core.keys import Domain, derive
 from core.ledger import Anchor, GenerationOpening, LaneHead, Ledger, RoundCommitment
 from core.round_key import RoundKey
 
@@ -71,7 +71,7 @@ class LedgerClaims:
         commitment = a_round(run)
         anchor = ledger.commit(commitment)
         assert ledger.read(commitment.key) == (commitment, anchor)
-        assert (anchor.chain_id, anchor.contract) == (ledger.chain_id, ledger.contract)
+        assert Domain(anchor.chain_id, anchor.contract) == ledger.domain
 
     def test_a_round_that_was_not_committed_reads_as_nothing(self, ledger: Ledger, run: Digest) -> None:
         assert ledger.read(RoundKey(run, 0, 0, 1)) is None

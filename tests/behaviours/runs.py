@@ -88,7 +88,7 @@ class MemoryPrivate:
     """A private chain without a chain: its blocks, and the head that the public chain was told last."""
 
     def __init__(self, anchor_every: int = 1) -> None:
-        self.chain = (1, keys.derive(SEED, "private contract").address)
+        self.domain = Domain(1, keys.derive(SEED, "private contract").address)
         self.anchor_every = anchor_every
         self.rounds: dict[RoundKey, tuple[PrivateCommitment, Anchor]] = {}
         self.organisations: frozenset[Address] = frozenset()
@@ -96,11 +96,10 @@ class MemoryPrivate:
 
     def commit(self, commitment: PrivateCommitment) -> Anchor:
         number = len(self.rounds) + 1
-        chain_id, contract = self.chain
-        anchor = Anchor(chain_id, contract, f"0x{number:064x}", number)
+        anchor = Anchor(self.domain.chain_id, self.domain.contract, f"0x{number:064x}", number)
         self.rounds[commitment.key] = commitment, anchor
         if commitment.key.round % self.anchor_every == 0:
-            self.head = PrivateHead(chain_id, number, self.block_hash(number))
+            self.head = PrivateHead(self.domain.chain_id, number, self.block_hash(number))
         return anchor
 
     def members(self, run: Digest) -> frozenset[Address]:
@@ -113,7 +112,7 @@ class MemoryPrivate:
         return self.head
 
     def holds(self, head: PrivateHead) -> bool:
-        return head == PrivateHead(self.chain[0], head.number, self.block_hash(head.number))
+        return head == PrivateHead(self.domain.chain_id, head.number, self.block_hash(head.number))
 
     def block_hash(self, number: int) -> Digest:
         return digest("block", f"{number}".encode())
@@ -346,7 +345,7 @@ def advance(federation: Federation, until: int, failed: Mapping[tuple[int, int],
 
 
 def _fixed(private: MemoryPrivate) -> PrivateChain:
-    return PrivateChain(*private.chain, private.anchor_every)
+    return PrivateChain(private.domain.chain_id, private.domain.contract, private.anchor_every)
 
 
 def _genesis(
@@ -364,7 +363,7 @@ def _genesis(
         run=run,
         salt=hashlib.sha256(run.encode()).hexdigest(),
         coordinator=COORDINATOR.address,
-        chain=Domain(ledger.chain_id, ledger.contract),
+        chain=ledger.domain,
         private=None,
         base=Base("none", digest("base", b""), "none"),
         rank=rank_of(fresh),

@@ -31,7 +31,7 @@ def contract(node: Web3, tmp_path_factory: pytest.TempPathFactory) -> BoundContr
 
 
 def test_a_contract_knows_its_chain_and_its_account(contract: BoundContract, node: Web3) -> None:
-    assert contract.chain_id == CHAIN_IDS["public"]
+    assert contract.domain.chain_id == CHAIN_IDS["public"]
     assert contract.account == Web3.to_checksum_address(COORDINATOR.address)
     assert contract.genuine
     assert not BoundContract(node, "PublicLedger", NOWHERE).genuine

@@ -41,8 +41,8 @@ def gas_of(ledger: EthereumLedger, transaction: str) -> int:
 
 
 def test_opening_again_finds_the_same_contract(ledger: EthereumLedger, shared: Path) -> None:
-    assert open_ledger("embedded", shared, COORDINATOR).contract == ledger.contract
-    assert ledger.chain_id == CHAIN_IDS["public"]
+    assert open_ledger("embedded", shared, COORDINATOR).domain == ledger.domain
+    assert ledger.domain.chain_id == CHAIN_IDS["public"]
 
 
 OPENER = """
@@ -50,7 +50,7 @@ import sys
 from pathlib import Path
 from chain.ledger import open_ledger
 from core.keys import derive
-print(open_ledger("embedded", Path(sys.argv[1]), derive(int(sys.argv[2]), "coordinator")).contract)
+print(open_ledger("embedded", Path(sys.argv[1]), derive(int(sys.argv[2]), "coordinator")).domain.contract)
 """
 
 
@@ -62,7 +62,7 @@ def test_processes_that_open_at_once_share_one_contract(state: Path) -> None:
         for seed in range(3)
     ]
     contracts = {opener.communicate()[0].strip() for opener in openers}
-    assert contracts == {open_ledger("embedded", state, None).contract}
+    assert contracts == {open_ledger("embedded", state, None).domain.contract}
 
 
 def test_an_auditor_reads_without_a_key(ledger: EthereumLedger, shared: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_address_without_code_is_no_ledger(shared: Path, address: str) -> Non
 def test_a_run_has_one_coordinator(ledger: EthereumLedger, shared: Path) -> None:
     run, other = some_digest(), open_ledger("embedded", shared, derive(2, "coordinator"))
     ledger.open_run(run, MEMBERS)
-    assert other.contract == ledger.contract
+    assert other.domain.contract == ledger.domain.contract
     with pytest.raises(LedgerConflictError, match=f"{COORDINATOR.address}, got {other.bound.account}$"):
         other.open_run(run, MEMBERS)
     with pytest.raises(LedgerConflictError, match=r"NotCoordinator\(run=0x.*, sender=0x.*, coordinator=0x"):
@@ -135,8 +135,8 @@ def test_behind_a_url_the_coordinator_deploys_and_owns_the_contract(shared: Path
     run = some_digest()
     ledger.open_run(run, MEMBERS)
     assert open_ledger(url, tmp_path, administrator()).members(run) == MEMBERS
-    assert ledger.contract != open_ledger("embedded", shared, COORDINATOR).contract
-    assert open_ledger(url, tmp_path / "elsewhere", None, ledger.contract).members(run) == MEMBERS
+    assert ledger.domain.contract != open_ledger("embedded", shared, COORDINATOR).domain.contract
+    assert open_ledger(url, tmp_path / "elsewhere", None, ledger.domain.contract).members(run) == MEMBERS
 
 
 def test_behind_a_url_a_coordinator_without_funds_or_role_is_told(
@@ -146,7 +146,7 @@ def test_behind_a_url_a_coordinator_without_funds_or_role_is_told(
     with pytest.raises(LedgerError, match=f"the node refuses a transaction of {poor.address}: insufficient funds"):
         open_ledger(url, tmp_path, poor)
     with pytest.raises(LedgerConflictError, match="AccessControlUnauthorizedAccount"):
-        open_ledger(url, tmp_path, poor, ledger.contract)
+        open_ledger(url, tmp_path, poor, ledger.domain.contract)
 
 
 def test_a_chain_that_is_gone_is_named_with_what_was_wanted(ledger: EthereumLedger) -> None:

@@ -14,11 +14,11 @@ from chain.nodes import TIMEOUT_SECONDS, embedded_service
 from chain.observer import Observer, observe
 from core.canonical import Address, Digest
 from core.errors import IntegrityError, LedgerUnreachableError
-from core.keys import derive
+from core.keys import Domain, derive
 from core.ledger import MemoryLedger
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
 
-CONTRACT = MemoryLedger.contract
+CONTRACT = MemoryLedger.domain.contract
 
 
 class Down:
@@ -46,7 +46,7 @@ def test_a_ledger_that_did_not_answer_is_left_alone_for_a_while(monkeypatch: pyt
     down.up = True
     now[0] += 30.0
     assert observer.members(some_digest()) == frozenset()
-    assert (observer.chain_id, observer.contract) == (0, CONTRACT)
+    assert observer.domain == Domain(0, CONTRACT)
     assert down.opened == 2
 
 
@@ -110,17 +110,17 @@ def ledger(state: Path) -> EthereumLedger:
 @pytest.mark.parametrize("by_url", [False, True])
 def test_what_the_coordinator_commits_is_seen(state: Path, ledger: EthereumLedger, by_url: bool) -> None:
     chain = f"{embedded_service(state).url()}/public" if by_url else "embedded"
-    observer, commitment = observe(chain, state, ledger.contract), a_round(some_digest())
+    observer, commitment = observe(chain, state, ledger.domain.contract), a_round(some_digest())
     ledger.open_run(commitment.key.genesis, MEMBERS)
     assert observer.read(commitment.key) is None
     anchor = ledger.commit(commitment)
     assert observer.members(commitment.key.genesis) == MEMBERS
     assert observer.read(commitment.key) == (commitment, anchor)
-    assert (observer.chain_id, observer.contract) == (ledger.chain_id, ledger.contract)
+    assert observer.domain == ledger.domain
 
 
 @pytest.mark.chain
 def test_a_contract_that_is_not_there_is_a_finding(state: Path, ledger: EthereumLedger) -> None:
-    with pytest.raises(IntegrityError, match=f"{CONTRACT} on chain {ledger.chain_id}"):
+    with pytest.raises(IntegrityError, match=f"{CONTRACT} on chain {ledger.domain.chain_id}"):
         observe("embedded", state, CONTRACT).members(some_digest())
-    assert ledger.chain_id
+    assert ledger.domain.chain_id

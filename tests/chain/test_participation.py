@@ -9,7 +9,7 @@ from chain.participation import ParticipationProof
 from core import merkle
 from core.canonical import Digest, raw
 from core.errors import ForgeryError, FormatError, IntegrityError
-from core.keys import Domain, derive
+from core.keys import derive
 from core.ledger import MemoryLedger
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
 from tests.behaviours.runs import COORDINATOR, Federation, build
@@ -82,8 +82,9 @@ def test_a_stranger_proves_nothing(federation: Federation, proof: ParticipationP
 
 
 def test_a_proof_belongs_to_one_ledger(federation: Federation, proof: ParticipationProof) -> None:
-    elsewhere = replace(proof, federation=replace(proof.federation, chain=Domain(1, federation.ledger.contract)))
-    with pytest.raises(IntegrityError, match=rf"on chain 1, got contract {federation.ledger.contract} on chain 0"):
+    chain = federation.ledger.domain
+    elsewhere = replace(proof, federation=replace(proof.federation, chain=replace(chain, chain_id=1)))
+    with pytest.raises(IntegrityError, match=f"on chain 1, got contract {chain.contract} on chain 0"):
         elsewhere.check(federation.ledger)
     with pytest.raises(IntegrityError, match=f"a member, got {proof.signed.value.organisation}"):
         proof.check(MemoryLedger())

@@ -14,7 +14,7 @@ from chain.private import Kind, PrivateHead, PrivateLedger, PrivateRounds, ancho
 from chain.queue import CommitQueue
 from core.canonical import Digest, raw
 from core.errors import LedgerConflictError, LedgerError
-from core.keys import derive
+from core.keys import Domain, derive
 from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, some_digest
 from tests.chain.chains import bound, open_node
@@ -116,7 +116,7 @@ def test_only_a_newer_head_replaces_the_anchored_one(
 
 def test_a_round_s_lists_are_one_commitment(private: PrivateLedger, public: BoundContract, run: Digest) -> None:
     rounds = PrivateRounds(private, public, anchor_every=2)
-    assert rounds.chain == (CHAIN_IDS["private"], private.bound.address)
+    assert rounds.domain == Domain(CHAIN_IDS["private"], private.bound.address)
     assert rounds.members(run) == MEMBERS
     for number in (1, 2):
         commitment = PrivateCommitment(RoundKey(run, 0, 0, number), digests(2), digests(2), digests(2))

@@ -153,8 +153,7 @@ def genesis(places: dict[str, Any]) -> Genesis:
 class OwnLedger(MemoryLedger):
     """The ledger of the federation, as every organisation here reads it."""
 
-    chain_id = f.CHAIN.chain_id  # type: ignore[assignment] # a constant here
-    contract = f.CHAIN.contract
+    domain = f.CHAIN
 
 
 @pytest.fixture(autouse=True)

@@ -35,8 +35,7 @@ OWN = f.address("financial")
 class Empty(MemoryLedger):
     """The federation's ledger, on which no round stands."""
 
-    chain_id = f.CHAIN.chain_id  # type: ignore[assignment] # a constant here
-    contract = f.CHAIN.contract
+    domain = f.CHAIN
 
     def __init__(self) -> None:
         super().__init__()

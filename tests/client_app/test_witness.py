@@ -305,7 +305,7 @@ def test_a_confirmed_round_is_not_asked_for_again(tmp_path: Path) -> None:
 
 
 class Elsewhere(MemoryLedger):
-    chain_id = 1
+    domain = replace(MemoryLedger.domain, chain_id=1)
 
 
 def test_a_ledger_that_does_not_answer_has_nothing_on_it_yet(tmp_path: Path) -> None:

@@ -220,8 +220,7 @@ class TestGrid(InlineGrid):
 class Ledger(MemoryLedger):
     """The in-memory ledger on the chain and contract of the test federation."""
 
-    chain_id = f.CHAIN.chain_id  # type: ignore[assignment] # a constant here
-    contract = f.CHAIN.contract
+    domain = f.CHAIN
 
 
 @dataclass

@@ -169,7 +169,7 @@ def test_whoever_was_revoked_before_the_parent_is_not_admitted(federation: Feder
 def test_a_round_on_the_ledger_alone_is_named_unless_its_record_came_since(federation: Federation) -> None:
     commitment = (
         replace(federation.ledger.read(RoundKey(federation.genesis.digest, 0, 0, 2))[0], count=2),  # type: ignore[index]  # committed
-        Anchor(0, MemoryLedger.contract, "0x", 9),
+        Anchor(0, MemoryLedger.domain.contract, "0x", 9),
     )
     audit = audit_of(federation, read=commitment)
     audit.check_end(0, 0, 3)

@@ -13,6 +13,7 @@ from chain.audit.report import Findings, What
 from chain.commitments import PrivateCommitment
 from chain.private import PrivateHead
 from core.errors import LedgerError, LedgerUnreachableError
+from core.keys import Domain
 from core.rounds import RoundRecord, Salts
 from tests.behaviours.ledger import some_digest
 from tests.behaviours.runs import Federation, MemoryPrivate, build
@@ -74,7 +75,7 @@ def test_a_run_without_a_private_chain_asks_nothing(tmp_path: Path) -> None:
 
 def test_another_chain_contract_or_membership_is_named(federation: Federation) -> None:
     source = source_of(federation)
-    source.chain = (2, federation.genesis.coordinator)
+    source.domain = Domain(2, federation.genesis.coordinator)
     source.organisations = frozenset()
     audit = audit_of(federation)
     audit.check_run()
@@ -125,7 +126,7 @@ def test_a_head_that_is_missing_or_old_is_pending_while_the_run_goes_on(
     federation: Federation, complete: bool, old: bool
 ) -> None:
     source = source_of(federation)
-    source.head = PrivateHead(source.chain[0], 1, source.block_hash(1)) if old else None
+    source.head = PrivateHead(source.domain.chain_id, 1, source.block_hash(1)) if old else None
     audit = audit_of(federation, complete)
     check_rounds(federation, audit)
     audit.check_end(Files(federation.run))
@@ -135,7 +136,7 @@ def test_a_head_that_is_missing_or_old_is_pending_while_the_run_goes_on(
 
 def test_a_head_that_the_chain_does_not_hold_is_named(federation: Federation) -> None:
     source = source_of(federation)
-    source.head = PrivateHead(source.chain[0], 2, some_digest())
+    source.head = PrivateHead(source.domain.chain_id, 2, some_digest())
     audit = audit_of(federation)
     check_rounds(federation, audit)
     audit.check_end(Files(federation.run))

@@ -933,13 +933,13 @@ def without_round(federation: Federation, number: int) -> MemoryLedger:
 
 def test_a_ledger_of_another_chain_is_found(honest: Federation) -> None:
     ledger = Lying(honest.ledger)
-    ledger.chain_id = 5
+    ledger.domain = replace(ledger.domain, chain_id=5)
     assert_first(verify(honest.run, ledger), What.CHAIN_ID, "genesis.json")
 
 
 def test_a_ledger_of_another_contract_is_found(honest: Federation) -> None:
     ledger = Lying(honest.ledger)
-    ledger.contract = OUTSIDER.address
+    ledger.domain = replace(ledger.domain, contract=OUTSIDER.address)
     assert_first(verify(honest.run, ledger), What.CONTRACT, "genesis.json")
 
 

@@ -312,8 +312,8 @@ def keys_of_nothing(federation: Federation) -> None:
     shutil.copy(path, path.with_name("0" * 62 + ".keys"))
 
 
-def other_chain(federation: Federation, chain: tuple[int, Any]) -> None:
-    private(federation).chain = chain
+def other_chain(federation: Federation, **changes: Any) -> None:
+    private(federation).domain = replace(private(federation).domain, **changes)
 
 
 @dataclass(frozen=True)
@@ -408,8 +408,8 @@ CASES = [
     Case("a private chain without an anchor", unanchored, What.PRIVATE_HEAD, "round 2, lane 0"),
     Case("an anchor older than its round", head(number=1), What.PRIVATE_HEAD, "round 2, lane 0"),
     Case("a private chain built anew", head(block_hash=OTHER), What.PRIVATE_HEAD, "round 2, lane 0"),
-    Case("another private chain", lambda f: other_chain(f, (2, private(f).chain[1])), What.CHAIN_ID, "private"),
-    Case("another private contract", lambda f: other_chain(f, (1, OUTSIDER.address)), What.CONTRACT, "private"),
+    Case("another private chain", lambda f: other_chain(f, chain_id=2), What.CHAIN_ID, "private"),
+    Case("another private contract", lambda f: other_chain(f, contract=OUTSIDER.address), What.CONTRACT, "private"),
     Case("other members", lambda f: setattr(private(f), "organisations", frozenset()), What.MEMBERS, "private"),
     Case(
         "a private commitment that was sent",
