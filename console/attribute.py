@@ -48,7 +48,8 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     from provenance.page import page  # noqa: PLC0415
     from provenance.served import trace  # noqa: PLC0415
 
-    files = {name: writable_file(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
+    named = (("html", html, evidence), ("evidence", evidence, html))
+    files = {name: writable_file(path, other, records) for name, path, other in named if path is not None}
     found = readable_run(state_of(state), run, key)
     own = teaching.own_records(found, records.expanduser()) if records is not None else ()
     names = found.genesis.contributors

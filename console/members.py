@@ -18,6 +18,7 @@ from console.options import (
     contract_of,
     parse_file,
     state_of,
+    writable_file,
 )
 from console.views.tables import answer
 from core import keys
@@ -51,6 +52,7 @@ def request(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: JsonOption = False,
 ) -> None:
     """Sign an organisation's request to be registered, with its SuperNode's key in a deployment."""
+    out = writable_file(out, key, node_key)
     own, registry = keys.read(key.expanduser()), _registry(chain, state, address)
     digest = digest_of_node_key(node_key.expanduser()) if node_key else ZERO_DIGEST
     deadline = int(time.time()) + days * 86_400

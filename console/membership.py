@@ -52,7 +52,7 @@ def sign(folder: Path, out: Path, run: str, *, as_json: bool = False) -> None:
 
 def sign_new_key(folder: Path, new_key: Path, out: Path, lost: str, run: str, *, as_json: bool = False) -> None:
     """Sign that a new key replaces that of this folder, for its coordinator; `lost`: who has the old one no more."""
-    out, new, memory = writable_file(out), keys.read(new_key.expanduser()), memory_of(folder)
+    out, new, memory = writable_file(out, new_key), keys.read(new_key.expanduser()), memory_of(folder)
     genesis = federation_of(memory, run)
     old = None if lost else own_key(folder)[0]
     owner = genesis.named(genesis.keys.owner(old.address) if old else lost).address

@@ -138,11 +138,16 @@ def parse_file(what: str, path: Path, expected: str, parse: Callable[[bytes], T]
         raise FormatError(f"{what} {path}: {error}") from error
 
 
-def writable_file(path: Path) -> Path:
-    """The absolute path of a file to write; raises UsageError, before anything is computed, when it cannot be one."""
+def writable_file(path: Path, *others: Path | None) -> Path:
+    """The absolute path of a file to write; raises UsageError, before anything is computed, when it cannot be one.
+
+    `others`: files that the command reads, or writes as well.
+    """
     path = path.expanduser().absolute()
     if not path.parent.is_dir() or path.is_dir():
         raise UsageError(f"{path}: expected a file to write, got {'a folder' if path.is_dir() else 'no such folder'}")
+    if path.resolve() in (other.expanduser().resolve() for other in others if other):
+        raise UsageError(f"{path}: expected a file of its own to write, got one that another option names, too")
     return path
 
 

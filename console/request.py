@@ -43,7 +43,7 @@ def request(
     as_json: JsonOption = False,
 ) -> None:
     """Ask, as an organisation, that it or some of its records be erased: sign the request for it."""
-    out = writable_file(out)
+    out = writable_file(out, records)
     key, state = own_key(folder)
     genesis = federation_of(state, run)
     member = genesis.named(genesis.keys.owner(key.address))

@@ -7,12 +7,13 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from console.web.completions import Completions, refused, unknown_endpoint
+from console.web.completions import Completions, missing_endpoint, refused
 from console.web.engine import Engine
 from console.web.pages import Pages
 from console.web.proxy import Proxy
@@ -61,6 +62,7 @@ def application(site: Site, port: int) -> ASGIApp:
             FoedusError: partial(_failed, pages),
             OSError: partial(_failed, pages),
             404: partial(_missing, pages),
+            405: partial(_missing, pages),
         },
     )
     if proxy:
@@ -88,6 +90,9 @@ async def _failed(pages: Pages, request: Request, error: Any) -> Response:
     return refused(error) if request.url.path.startswith("/v1/") else pages.failed(request, error)
 
 
-async def _missing(pages: Pages, request: Request, error: Any) -> Response:
-    """A place that is none, likewise."""
-    return unknown_endpoint(request) if request.url.path.startswith("/v1/") else await pages.missing(request, error)
+async def _missing(pages: Pages, request: Request, error: HTTPException) -> Response:
+    """A place that is none, or that does not take such a request, likewise."""
+    missing = missing_endpoint if request.url.path.startswith("/v1/") else pages.missing
+    response = missing(request, error.status_code)
+    response.headers.update(error.headers or {})
+    return response

@@ -169,10 +169,11 @@ def _unknown_model(name: str, runs: Mapping[str, float]) -> Response:
     return JSONResponse(_error(message, "invalid_request_error", "model", "model_not_found"), 404)
 
 
-def unknown_endpoint(request: Request) -> Response:
-    """The answer where OpenAI has an endpoint and this server none."""
-    message = f"expected /v1/models or /v1/chat/completions, got {request.url.path!r:.80}"
-    return JSONResponse(_error(message, "invalid_request_error", None, "unknown_url"), 404)
+def missing_endpoint(request: Request, status: int) -> Response:
+    """The answer where OpenAI has an endpoint and this server none (404), or none for such a request (405)."""
+    path, code = f"{request.url.path!r:.80}", "unknown_url" if status == 404 else "method_not_supported"
+    message = f"expected GET /v1/models or POST /v1/chat/completions, got {request.method} {path}"
+    return JSONResponse(_error(message, "invalid_request_error", None, code), status)
 
 
 def _model(name: str, began: float) -> Json:

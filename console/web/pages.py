@@ -277,11 +277,10 @@ class Pages:
         status = 404 if isinstance(error, UsageError) else 500
         return self._page(request, "error.html", status, message=redacted(str(error)))
 
-    async def missing(self, request: Request, _error: Any) -> Response:
-        """A page for a place that is none."""
-        return self._page(
-            request, "error.html", 404, message=f"expected a page, got {request.url.path[:80]}: no such page"
-        )
+    def missing(self, request: Request, status: int) -> Response:
+        """A page for a place that is none (404), or that does not take such a request (405)."""
+        message = f"expected a page, got {request.method} {request.url.path[:80]}: no such page"
+        return self._page(request, "error.html", status, message=message)
 
     # --- what they show --------------------------------------------------------------------------------------------
 

@@ -99,6 +99,16 @@ def test_bad_input_is_one_line(finished: World, options: tuple[object, ...], fac
     assert all(fact in done.error for fact in facts), done.error
 
 
+def test_what_is_written_is_neither_written_twice_nor_read(finished: World, tmp_path: Path) -> None:
+    (own := tmp_path / "own.jsonl").write_text('{"instruction": "a", "output": "b"}\n', encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for options in (("--html", own, "--records", own), ("--html", own, "--evidence", tmp_path / "link" / "own.jsonl")):
+        done = foedus("attribute", *QUESTION, "--state", finished.state, *options)
+        assert (done.code, done.out) == (2, "")
+        assert "own.jsonl: expected a file of its own to write, got one that another option names" in done.error
+    assert own.read_text(encoding="utf-8").startswith("{")
+
+
 def test_a_run_without_contributions_is_told(world: World, finished: World) -> None:
     """A genesis and no round, as a federation leaves that died in its first."""
     found = State(finished.state).existing()

@@ -63,6 +63,14 @@ def test_what_is_no_request_is_refused(state: Path, tmp_path: Path) -> None:
     assert "OpenSSH public key" in bad.err
 
 
+def test_a_request_is_not_written_over_the_key_that_signs_it(state: Path, tmp_path: Path) -> None:
+    keys.create(key := tmp_path / "own.key")
+    before = key.read_bytes()
+    done = members(state, "request", "--key", key, "--out", key)
+    assert (done.code, key.read_bytes()) == (2, before)
+    assert "expected a file of its own to write" in done.error
+
+
 def test_an_address_and_behind_a_url_a_key_are_wanted(state: Path, tmp_path: Path) -> None:
     assert members(state, "show", "hospital").code == 2
     url = foedus("chain", "status", "--state", state, "--json").json["url"]

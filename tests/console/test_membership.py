@@ -65,6 +65,7 @@ def test_a_rotation_is_signed_at_home_by_both_keys_and_after_a_loss_by_the_new_o
     new = keys.create(tmp_path / "new.key")
     (tmp_path / "node.toml").write_text(f'{NODE}key-file = "key"\npin-coordinator = "{f.COORDINATOR.address}"\n')
     sign = ("members", "sign-rotation", tmp_path, "--new-key", tmp_path / "new.key", "--out", out)
+    assert "expected a file of its own to write" in foedus(*sign[:-1], tmp_path / "new.key").error
     done = foedus(*sign, "--json").json
     signed = Signed.parse(Rotation, from_json(out.read_bytes()))
     rotation = signed.verified(home.genesis)

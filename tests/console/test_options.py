@@ -73,6 +73,9 @@ def test_a_file_to_write_has_a_folder_and_is_none(tmp_path: Path, monkeypatch: p
     for path, got in ((tmp_path, "a folder"), (tmp_path / "no" / "page.html", "no such folder")):
         with pytest.raises(UsageError, match=f"{path}: expected a file to write, got {got}"):
             options.writable_file(path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="expected a file of its own to write, got one that another option names"):
+        options.writable_file(tmp_path / "link" / "key", None, Path("key"))
 
 
 def test_a_contract_is_an_address() -> None:

@@ -95,6 +95,7 @@ def test_a_node_with_a_key_file_asks_itself_and_one_with_a_signer_does_not(tmp_p
         (["--method", "shards"], "give --records FILE"),
         (["--method", "remove", "--run", "other"], "expected one of the federations"),
         (["--method", "remove", "--out", "nowhere/request.json"], "expected a file to write"),
+        (["--method", "shards", "--records", "out", "--out", "out"], "expected a file of its own to write"),
     ],
 )
 def test_what_cannot_be_asked_is_not_signed(tmp_path: Path, options: list[str], error: str) -> None:

@@ -25,4 +25,7 @@ def test_programs_and_people_are_told_of_an_error_each_in_their_way(
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/"), ("DELETE", "/v1/models"), ("GET", "/v1/chat/completions")])
 def test_other_methods_are_not_allowed(served: Served, method: str, path: str) -> None:
-    assert served.ask(method, path).status == 405
+    found = served.ask(method, path)
+    assert found.status == 405
+    assert found.headers["allow"]
+    assert f"got {method} " in (found.json["error"]["message"] if path.startswith("/v1/") else found.text)

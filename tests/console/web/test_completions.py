@@ -168,7 +168,8 @@ def test_an_endpoint_that_is_not_there_is_told_as_openai_tells_it(served: Served
     with served.client() as client, pytest.raises(openai.NotFoundError) as raised:
         client.embeddings.create(model=served.run, input="coding 3?")
     assert isinstance(raised.value.body, dict)
-    assert raised.value.body["message"] == "expected /v1/models or /v1/chat/completions, got '/v1/embeddings'"
+    expected = "expected GET /v1/models or POST /v1/chat/completions, got POST '/v1/embeddings'"
+    assert raised.value.body["message"] == expected
 
 
 def test_fields_that_change_nothing_are_taken(served: Served) -> None:
