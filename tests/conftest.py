@@ -7,6 +7,7 @@ folder, and ports are the system's choice.
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,6 +26,14 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("suite", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data, which lies beside the checkout of whoever has it."""
+    if not (folder := Path(__file__).parents[2] / "shared" / "data").is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -140,10 +140,7 @@ def test_the_base_models_generated_text_knows_no_sample_entity() -> None:
     assert known == []
 
 
-def test_the_base_models_real_text_knows_no_sample_entity() -> None:
-    data = Path(__file__).parents[2].parent / "shared" / "data"
-    if not data.is_dir():
-        pytest.skip(f"no real data at {data}")
-    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(data.glob("*/base.jsonl"))).lower()
+def test_the_base_models_real_text_knows_no_sample_entity(real_data: Path) -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(real_data.glob("*/base.jsonl"))).lower()
     entities = [entity for o in ORGANISATIONS for entity in _entities(o)]
     assert [entity for entity in entities if _mentions(text, entity)] == []

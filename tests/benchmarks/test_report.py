@@ -11,8 +11,6 @@ import pytest
 from benchmarks import report
 from benchmarks.lds import WORLDS
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
-
 
 def test_a_seed_is_measured_once_and_kept_with_its_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "MEASURED", tmp_path)
@@ -70,10 +68,16 @@ def test_a_seed_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_published_figures_are_those_of_the_seeds_that_are_kept(
-    module: str, options: str, result: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    module: str,
+    options: str,
+    result: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    if module == "unlearning.speaking" and not DATA.is_dir():
-        pytest.skip("reads its task from the data outside the repository")
+    places = {"WORK": tmp_path, "WORLDS": WORLDS}
+    if "DATA" in options.split():
+        places["DATA"] = request.getfixturevalue("real_data")
     written: dict[str, Any] = {}
 
     def known(name: str, key: str, _measure: object) -> Any:
@@ -86,7 +90,6 @@ def test_published_figures_are_those_of_the_seeds_that_are_kept(
 
     monkeypatch.setattr(report, "kept", known)
     monkeypatch.setattr(report, "write", write)
-    words = options.replace("WORK", str(tmp_path)).replace("DATA", str(DATA)).replace("WORLDS", str(WORLDS)).split()
-    monkeypatch.setattr(sys, "argv", [module, *words])
+    monkeypatch.setattr(sys, "argv", [module, *(str(places.get(word, word)) for word in options.split())])
     import_module(f"benchmarks.{module}").main()
     assert written == {result: report.figures(result)}

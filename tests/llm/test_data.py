@@ -10,8 +10,6 @@ from llm import data as module
 from llm.data import read_data, read_folder, read_published
 from llm.records import Collection, Message, Record
 
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
-
 
 def write(path: Path, *records: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,10 +57,8 @@ def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
-def test_the_shared_data_give_four_domains() -> None:
-    if not SHARED.is_dir():
-        pytest.skip("the real data are not beside this checkout")
-    found = read_folder(SHARED)
+def test_the_real_data_give_four_domains(real_data: Path) -> None:
+    found = read_folder(real_data)
     assert [o.name for o in found.organisations] == ["coding", "financial", "math", "medical"]
     assert {record.domain for record in found.validation} == {"coding", "financial", "math", "medical"}
 
