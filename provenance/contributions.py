@@ -71,13 +71,12 @@ class Contributions(History):
         for part, terms in chunks(self._kept_terms(TERMS[self.rule.name], self.organisations, modules), size):
             sums = torch.zeros(sum(counts), part.stop - part.start, device=self.device)
             rows = torch.split(sums, counts)
+            # Those of a chunk serve all that follow, unless it is of one organisation: its factors may be its own.
+            reused = contractions if part.stop - part.start > 1 else {}
             for name in asked[0][0]:
-                # Those of the first chunk serve all, unless it is of one organisation: its factors may be its own.
-                if name not in contractions or part.stop - part.start == 1:
-                    contractions[name] = [
-                        [term.contraction(x[name], g[name]) for x, g in asked] for term in terms[name]
-                    ]
-                for term, questions in zip(terms[name], contractions[name], strict=True):
+                if name not in reused:
+                    reused[name] = [[term.contraction(x[name], g[name]) for x, g in asked] for term in terms[name]]
+                for term, questions in zip(terms[name], reused[name], strict=True):
                     for total, contract in zip(rows, questions, strict=True):
                         total.add_(contract(term))
             scores[:, part] = self.scale * sums.double().cpu()

@@ -42,11 +42,11 @@ class Term(NamedTuple):
         if inputs.shape[1] > 1 and len(left) == 1:
             inner = ((gradients @ left[0]).transpose(1, 2) @ inputs).flatten(1)
             return lambda term: inner @ term.right.flatten(1).T
-        (*rows, width), rank = inputs.shape, right.shape[1]
-        shared = (inputs @ right[0].T).view(*rows, 1, rank) if len(right) == 1 else None
+        *rows, width = inputs.shape
+        shared = (inputs @ right[0].T).unsqueeze(-2) if len(right) == 1 else None
 
         def contract(term: Term) -> torch.Tensor:
-            narrow = shared
+            narrow, rank = shared, term.left.shape[2]  # each chunk's own: it is padded to the largest
             if narrow is None:
                 narrow = (inputs.reshape(-1, width) @ term.right.flatten(0, 1).T).view(*rows, -1, rank)
             wide = gradients.reshape(-1, gradients.shape[-1]) @ term.left.mT.flatten(0, 1).T
