@@ -49,17 +49,17 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     from provenance.served import trace  # noqa: PLC0415
 
     named = (("html", html, evidence), ("evidence", evidence, html))
-    files = {name: writable_file(path, other, records) for name, path, other in named if path is not None}
+    files = {name: writable_file(path, other, records, key) for name, path, other in named if path is not None}
     found = readable_run(state_of(state), run, key)
     own = teaching.own_records(found, records.expanduser()) if records is not None else ()
-    names = found.genesis.contributors
-    only = found.genesis.named(organisation).address if organisation else None
+    names, only = found.genesis.contributors, found.genesis.named(organisation).address if organisation else None
     with working(f"loading the base {found.genesis.base.name}, answering and tracing the answer"):
         traced = trace(found, prompt, response, method or DEFAULT, max_new_tokens, only, base)
         taught, shown = teaching.by_records(found, traced, own, base) if own else ({}, ())
     if "html" in files:
         files["html"].write_text(page(traced, names, only), encoding="utf-8")
-    if "evidence" in files:
-        files["evidence"].write_bytes(Evidence.of(found, traced).to_bytes())
     result = traced.to_dict(names) | {name: str(path) for name, path in files.items()} | taught
     answer(result, (*heat.parts(screen(), traced, names, only), *shown), as_json=as_json)
+    if "evidence" in files:
+        # Last: of an abstention there is none, and the trace is worth its time.
+        files["evidence"].write_bytes(Evidence.of(found, traced).to_bytes())

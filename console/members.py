@@ -25,6 +25,7 @@ from core import keys
 from core.canonical import ZERO_DIGEST, Address
 from core.errors import UsageError
 from core.keys import Key
+from core.storage.blobs import write
 
 if TYPE_CHECKING:
     from chain.registry import RegisteredOrganisation, Registry
@@ -45,7 +46,7 @@ def request(  # noqa: PLR0913, PLR0917 - one parameter an option
     key: Annotated[Path, typer.Option("--key", help="Key file of the organisation.")],
     out: Annotated[Path, typer.Option(help="Where the request is written.")],
     node_key: Annotated[Path | None, typer.Option(help="Its SuperNode's public key, an OpenSSH file.")] = None,
-    days: Annotated[int, typer.Option(min=1, help="Days until the request is worthless.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days until the request is worthless.")] = 7,
     chain: ChainOption = "embedded",
     address: ContractOption = None,
     state: StateOption = None,
@@ -57,7 +58,7 @@ def request(  # noqa: PLR0913, PLR0917 - one parameter an option
     digest = digest_of_node_key(node_key.expanduser()) if node_key else ZERO_DIGEST
     deadline = int(time.time()) + days * 86_400
     signed = request_membership(own, registry.domain, digest, registry.nonce(own.address), deadline)
-    out.write_bytes(signed.to_json())
+    write(out, signed.to_json())
     result = {"organisation": own.address, "file": str(out)}
     answer(result, [f"Request of {own.address} in {out}"], as_json=as_json)
 

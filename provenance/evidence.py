@@ -63,7 +63,8 @@ class Evidence:
     def of(cls, run: RunFolder, trace: TokenTrace) -> Self:
         """Gather the evidence of a trace's verdict from the run.
 
-        Raises UsageError when the trace has no verdict or is about another run, IntegrityError when a salt is gone.
+        Raises UsageError when the trace has no verdict or is about another run, or about what the run served before,
+        IntegrityError when a salt is gone.
         """
         genesis, named = run.genesis, trace.response.verdict
         if named is None:
@@ -74,13 +75,22 @@ class Evidence:
             )
         lanes = range(len(genesis.lanes))
         openings = tuple(opening for lane in lanes for opening in run.generations(lane).values())
-        records = tuple(signed for lane in lanes if run.members(lane) for signed in run.lineage(lane))
+        lines = {lane: run.lineage(lane) for lane in lanes if run.members(lane)}
+        records = tuple(signed for line in lines.values() for signed in line)
         served = [s.value for lane in lanes if run.members(lane) for s in run.served_line(lane)]
         admitted = [record for record in served if any(a.organisation == named for a in record.admitted)]
         proofs = tuple(ParticipationProof.of(r, run.salts(r), named, genesis.header) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)
         calibration = run.calibration if trace.response.calibrated else None
-        return cls(trace, genesis, openings, records, proofs, roots, calibration)
+        made = cls(trace, genesis, openings, records, proofs, roots, calibration)
+        try:
+            made._check_served({lane: [signed.value for signed in line] for lane, line in lines.items()})
+            made._weights()
+        except IntegrityError as error:
+            raise UsageError(
+                f"run {run.name} serves another state than this answer was traced with: ask again"
+            ) from error
+        return made
 
     @property
     def digest(self) -> Digest:

@@ -78,6 +78,7 @@ class Completions:
 
     def _keep(self, run: RunFolder, trace: TokenTrace) -> None:
         self.traces[trace.digest] = run, trace
+        self.traces.move_to_end(trace.digest)
         while len(self.traces) > _MOST_TRACES:
             self.traces.popitem(last=False)
 

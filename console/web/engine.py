@@ -9,10 +9,10 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from console.options import readable_run
 from core.errors import FoedusError, RunError
@@ -23,8 +23,6 @@ from llm.model import Model
 from provenance.served import subject
 from provenance.serving import Question, ServedReply, ServedSubject
 from provenance.trace import TokenScores, TokenTrace
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -60,11 +58,12 @@ class Finished:
 
 
 @dataclass(eq=False)
-class _Ticket(Generic[T]):
-    """Something that one caller waits for; `deliver` takes its events from the worker's thread to the caller's loop."""
+class _Ticket:
+    """A question that a caller waits for; `deliver` takes its events from the worker's thread to the caller's loop."""
 
     loop: asyncio.AbstractEventLoop
-    work: Any
+    name: str
+    question: Question
     events: "asyncio.Queue[Any]" = field(default_factory=asyncio.Queue)
     left: bool = False
     """Whether nobody waits any more."""
@@ -82,11 +81,11 @@ class Engine:
     def __init__(self, state: State, base: str = "", key: Path | None = None) -> None:
         """`base` is the place of the runs' base model where it has moved, `key` the file of a reader's key."""
         self._state, self.base, self.key = state, base, key
-        self._tickets: queue.SimpleQueue[_Ticket[Any] | None] = queue.SimpleQueue()
+        self._tickets: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
         self._served: dict[str, tuple[Any, RunFolder, ServedSubject]] = {}
         self._decoders: dict[Model, Decoder] = {}
-        self._decoding: list[_Ticket[Any]] = []
-        self._waiting: deque[_Ticket[Any]] = deque()
+        self._decoding: list[_Ticket] = []
+        self._waiting: deque[_Ticket] = deque()
         self.open = 0
         """Questions that wait or are answered now."""
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
@@ -105,7 +104,11 @@ class Engine:
 
         Whoever stops iterating ends the answer. Raises BusyError, and what loading and answering raise.
         """
-        ticket = self._ticket_for((run, question))
+        if self.open >= MOST_WAITING:
+            raise BusyError(f"expected at most {MOST_WAITING} requests at a time, got more: try again later")
+        self.open += 1
+        ticket = _Ticket(asyncio.get_running_loop(), run, question)
+        self._tickets.put(ticket)
         try:
             while True:
                 event = await ticket.events.get()
@@ -117,27 +120,6 @@ class Engine:
         finally:
             ticket.left = True
             self.open -= 1
-
-    async def compute(self, run: str, work: Callable[[RunFolder, ServedSubject], T]) -> T:
-        """What `work` returns for a run's served model, in the thread that may touch it."""
-        ticket = self._ticket_for((run, work))
-        try:
-            event = await ticket.events.get()
-        finally:
-            ticket.left = True
-            self.open -= 1
-        if isinstance(event, BaseException):
-            raise event
-        result: T = event
-        return result
-
-    def _ticket_for(self, work: Any) -> _Ticket[Any]:
-        if self.open >= MOST_WAITING:
-            raise BusyError(f"expected at most {MOST_WAITING} requests at a time, got more: try again later")
-        self.open += 1
-        ticket: _Ticket[Any] = _Ticket(asyncio.get_running_loop(), work)
-        self._tickets.put(ticket)
-        return ticket
 
     # --- in the thread ---------------------------------------------------------------------------------------------
 
@@ -169,16 +151,12 @@ class Engine:
             idle = False
         return True
 
-    def _begin(self, ticket: _Ticket[Any]) -> None:
+    def _begin(self, ticket: _Ticket) -> None:
         if ticket.left:
             return
-        name, work = ticket.work
         try:
-            run, served = self._serving(name)
-            if not isinstance(work, Question):
-                ticket.deliver(work(run, served))
-                return
-            ticket.run, ticket.reply = run, ServedReply.to(work, served)
+            run, served = self._serving(ticket.name)
+            ticket.run, ticket.reply = run, ServedReply.to(ticket.question, served)
             decoder = self._decoders.setdefault(served.model, Decoder(served.model))
             self._decoding.append(ticket)
             self._take(ticket, decoder.begin(ticket.reply.answer))
@@ -186,7 +164,7 @@ class Engine:
             self._end(ticket)
             ticket.deliver(_told(error))
 
-    def _take(self, ticket: _Ticket[Any], step: Step) -> None:
+    def _take(self, ticket: _Ticket, step: Step) -> None:
         """Deliver a step of an answer, and with the last one its trace."""
         reply, run = ticket.reply, ticket.run
         if reply is None or run is None:
@@ -202,7 +180,7 @@ class Engine:
             self._end(ticket)
             ticket.deliver(_told(error))
 
-    def _end(self, ticket: _Ticket[Any]) -> None:
+    def _end(self, ticket: _Ticket) -> None:
         self._decoding = [other for other in self._decoding if other is not ticket]
         for decoder in self._decoders.values():
             decoder.drop([ticket.reply.answer] if ticket.reply else [])
@@ -211,16 +189,18 @@ class Engine:
         """A run's served model, loaded again where its files have changed."""
         run = readable_run(self._state, name, self.key)
         stamp = served_stamp(run)
-        known = self._served.pop(name, None)
+        known = self._served.get(name)
         if known is None or known[0] != stamp:
             # A base that is loaded serves on, unless the folder has become another federation's.
             same = known is not None and known[1].genesis.digest == run.genesis.digest
             base = known[2].model if known and same else self.base
             if not same:
+                self._served.pop(name, None)
                 self._make_room()
             known = stamp, run, ServedSubject(subject(run, base))
             if served_stamp(run) != stamp:
                 raise RunError(f"run {name} is being written: ask again in a moment")
+        self._served.pop(name, None)
         self._served[name] = known  # at the end: the order is that of the last use
         return known[1], known[2]
 
@@ -230,7 +210,8 @@ class Engine:
         models = dict.fromkeys(served.model for _, _, served in self._served.values())
         for model in [model for model in models if model not in busy][: max(len(models) - _BASES + 1, 0)]:
             self._served = {name: known for name, known in self._served.items() if known[2].model is not model}
-            self._decoders.pop(model, None)
+        kept = {*busy, *(served.model for _, _, served in self._served.values())}
+        self._decoders = {model: decoder for model, decoder in self._decoders.items() if model in kept}
 
 
 def _told(error: Exception) -> Exception:

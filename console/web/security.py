@@ -51,6 +51,10 @@ class TooLargeError(UsageError):
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+class _NotReadingError(Exception):
+    """A client does not read its answer; no OSError, for which the application would begin another."""
+
+
 class Guard:
     """Refuses another Host or Origin, sets the headers of every answer, and gives up on clients that do not read."""
 
@@ -73,14 +77,17 @@ class Guard:
                 own = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
                 message = {**message, "headers": [*message["headers"], *own]}
             # Who does not read his answer would otherwise hold it, and its place, for ever.
-            await asyncio.wait_for(send(message), SLOWEST_SECONDS)
+            try:
+                await asyncio.wait_for(send(message), SLOWEST_SECONDS)
+            except TimeoutError as error:
+                raise _NotReadingError from error
 
         if refusal := self._refusal(scope):
             await PlainTextResponse(f"{refusal}\n", 403)(scope, receive, headed)
             return
         if self.user:
             scope.setdefault("state", {})["user"] = self.user(scope["headers"])
-        with suppress(TimeoutError):
+        with suppress(_NotReadingError):
             await self.app(scope, receive, headed)
 
     def _refusal(self, scope: Scope) -> str:

@@ -100,13 +100,24 @@ def test_bad_input_is_one_line(finished: World, options: tuple[object, ...], fac
 
 
 def test_what_is_written_is_neither_written_twice_nor_read(finished: World, tmp_path: Path) -> None:
-    (own := tmp_path / "own.jsonl").write_text('{"instruction": "a", "output": "b"}\n', encoding="utf-8")
+    (own := tmp_path / "own").write_text('{"instruction": "a", "output": "b"}\n', encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path)
-    for options in (("--html", own, "--records", own), ("--html", own, "--evidence", tmp_path / "link" / "own.jsonl")):
-        done = foedus("attribute", *QUESTION, "--state", finished.state, *options)
+    for option in (("--records", own), ("--key", own), ("--evidence", tmp_path / "link" / "own")):
+        done = foedus("attribute", *QUESTION, "--state", finished.state, "--html", own, *option)
         assert (done.code, done.out) == (2, "")
-        assert "own.jsonl: expected a file of its own to write, got one that another option names" in done.error
+        assert f"{own}: expected a file of its own to write, got one that another option names" in done.error
     assert own.read_text(encoding="utf-8").startswith("{")
+
+
+def test_an_abstention_is_shown_and_then_that_it_has_no_evidence(
+    finished: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provenance.attribution.judge", lambda *_: (0.5, None))
+    out = tmp_path / "evidence.json"
+    done = foedus("attribute", *QUESTION, "--evidence", out, "--json", "--state", finished.state)
+    assert json.loads(done.out)["response"]["verdict"] is None
+    assert (done.code, out.exists()) == (2, False)
+    assert done.err.endswith("foedus: the method abstained: there is no verdict to give evidence of\n")
 
 
 def test_a_run_without_contributions_is_told(world: World, finished: World) -> None:

@@ -69,6 +69,7 @@ def test_a_request_is_not_written_over_the_key_that_signs_it(state: Path, tmp_pa
     done = members(state, "request", "--key", key, "--out", key)
     assert (done.code, key.read_bytes()) == (2, before)
     assert "expected a file of its own to write" in done.error
+    assert members(state, "request", "--key", key, "--days", 10**80, "--out", tmp_path / "out").code == 2
 
 
 def test_an_address_and_behind_a_url_a_key_are_wanted(state: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_evidence_of_the_best_round_proves_the_updates_up_to_it(tmp_path: Path) 
     federation = build(tmp_path / "run", rounds=3, organisations=3, lies=compared(3.0, 2.0, 4.0, serve="best"))
     best = federation.run.served_line(0)[-1].value
     assert best.round == 2
-    bundle = traced(Evidence.of(federation.run, trace(federation, "financial")), aggregate=best.aggregate)
+    bundle = Evidence.of(federation.run, replace(trace(federation, "financial"), aggregate=best.aggregate))
     assert bundle.verified() == federation.members["financial"].address
     assert (len(bundle.records), len(bundle.proofs)) == (3, 2)
     last = bundle.records[2].value
@@ -66,6 +66,16 @@ def test_evidence_of_the_best_round_proves_the_updates_up_to_it(tmp_path: Path) 
     lying = replace(last, best=Best(3, last.aggregate, 1.0)).sign(COORDINATOR, federation.genesis.chain)
     with pytest.raises(IntegrityError, match="round 3: expected best round"):
         replace(bundle, records=(*bundle.records[:2], lying)).verified()
+
+
+def test_there_is_no_evidence_of_what_was_served_before(federation: Federation) -> None:
+    """An answer's evidence is gathered later: a round or a calibration may have come between."""
+    found = trace(federation, "financial")
+    before = replace(found, aggregate=federation.run.lineage(0)[-2].value.aggregate)
+    calibrated = replace(found, response=replace(found.response, calibrated=True))
+    for other in (before, calibrated):
+        with pytest.raises(UsageError, match="serves another state than this answer was traced with: ask again"):
+            Evidence.of(federation.run, other)
 
 
 def test_a_ledger_shows_where_the_proved_rounds_stand(federation: Federation, bundle: Evidence) -> None:

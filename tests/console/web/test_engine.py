@@ -3,10 +3,12 @@
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from console.web import engine as module
 from core.storage.state_folder import State
 from tests.commands import World
 from tests.console.web.served import SECONDS, Served, serving
@@ -86,6 +88,20 @@ def test_a_defect_in_a_pass_is_told_and_others_are_answered_on(copied: Served, m
     while copied.site.engine.open:
         assert time.monotonic() < end
         time.sleep(0.01)
+    assert copied.complete().status == 200
+
+
+def test_a_reload_that_fails_leaves_no_base_behind(copied: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded and answers for nobody would never be given up."""
+    assert copied.complete().status == 200
+    engine, stamps = copied.site.engine, count()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "served_stamp", lambda _run: next(stamps))
+        assert "is being written" in copied.complete().json["error"]["message"]
+        patch.setattr(module, "served_stamp", lambda _run: "another")
+        patch.setattr(module, "subject", _broken)
+        assert copied.complete().status == 503
+    assert set(engine._decoders) == {served.model for _, _, served in engine._served.values()}
     assert copied.complete().status == 200
 
 

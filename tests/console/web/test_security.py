@@ -10,7 +10,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Message
 
 from console.web import security
 from console.web.security import LARGEST_BODY, Token
@@ -102,6 +106,23 @@ def test_a_client_that_reads_nothing_is_given_up(served: Served, monkeypatch: py
         connection.sendall(f"GET {page} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode() * more)
         assert given_up.wait(PATIENCE_SECONDS)
         assert served.ask("GET", "/v1/models").status == 200
+
+
+def test_who_reads_nothing_is_given_up_without_a_word_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def told(_request: Request, error: Exception) -> Response:
+        return PlainTextResponse(str(error), 503)
+
+    async def hang(_message: Message) -> None:
+        await asyncio.sleep(PATIENCE_SECONDS)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    routes = [Route("/", lambda _request: PlainTextResponse("long"))]
+    guard = security.Guard(Starlette(routes=routes, exception_handlers={OSError: told}), ["http://127.0.0.1:1"])
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"127.0.0.1:1")], "query_string": b""}
+    monkeypatch.setattr(security, "SLOWEST_SECONDS", 0.01)
+    asyncio.run(guard(scope, receive, hang))  # a server logs what comes out of it
 
 
 def test_every_answer_has_the_policy(served: Served) -> None:
