@@ -24,7 +24,7 @@ from statistics import median
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.genesis import make_genesis
 from benchmarks.timing import wall_timed
 from core import keys, lora
@@ -54,7 +54,7 @@ MB = 1e6
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--updates", type=arguments.count(), default=100)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import arguments, report
 from chain.audit.reading import spare_processors
 from chain.audit.run import verify_on_chain
 from chain.ledger import open_ledger
@@ -34,8 +34,8 @@ LIMIT_SECONDS = 60.0
 def main() -> None:
     """Build, audit, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1000)
-    parser.add_argument("--organisations", type=int, default=16)
+    parser.add_argument("--rounds", type=arguments.count(), default=1000)
+    parser.add_argument("--organisations", type=arguments.count(), default=16)
     parser.add_argument("--rule", default="frozen-a")
     parser.add_argument("--folder", type=Path, help="where the run is built; it is removed at the end")
     parser.add_argument("--audit", type=Path, help=argparse.SUPPRESS)

@@ -17,7 +17,7 @@ from typing import Any, Generic
 
 from eth_utils.address import to_checksum_address
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.timing import wall_timed
 from chain import control
 from chain.commitments import Commitment, PrivateCommitment, Recorder
@@ -52,7 +52,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chain", action="append", choices=("embedded", "anvil"))
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=arguments.count(), default=20)
     options = parser.parse_args()
     figures = {chain: measure(chain, options.rounds) for chain in options.chain or ["embedded"]}
     limits = {"gas_limit": GAS_LIMIT, "wait_limit_ms": WAIT_LIMIT_MS}
@@ -149,9 +149,9 @@ def _digest(text: str) -> Digest:
     return digest("benchmark", text.encode())
 
 
-def _milliseconds(action: Callable[[Any], object], arguments: Sequence[Any]) -> list[float]:
-    """The milliseconds of a call with each argument."""
-    return [1000 * wall_timed(partial(action, argument))[1] for argument in arguments]
+def _milliseconds(action: Callable[[Any], object], values: Sequence[Any]) -> list[float]:
+    """The milliseconds of a call with each value."""
+    return [1000 * wall_timed(partial(action, value))[1] for value in values]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 import assets
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.timing import cpu_timed
 from benchmarks.training_step import nf4
 from core.adapter import AdapterState
@@ -158,10 +158,12 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=assets.BASE_MODEL)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10, help="optimiser steps of a round; the template's default")
+    parser.add_argument("--repeats", type=arguments.count(), default=5)
+    parser.add_argument(
+        "--steps", type=arguments.count(), default=10, help="optimiser steps of a round; the template's default"
+    )
     parser.add_argument("--large", action="store_true", help="also with 100 million random weights")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seed", type=arguments.count(0), default=7)
     options = parser.parse_args()
     records = read_folder(assets.samples()).organisations[0].train
     small = TrainConfig(options.steps, batch_size=8, max_length=256)

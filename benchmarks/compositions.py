@@ -107,8 +107,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="a folder with one data set per organisation")
     parser.add_argument("--base", action="append", default=[], help="a base model besides the embedded one")
-    parser.add_argument("--steps", type=int, default=50, help="steps of an organisation in a round, on foedus-tiny")
-    parser.add_argument("--small-steps", type=int, default=60, help="the same on the other bases")
+    parser.add_argument(
+        "--steps", type=arguments.count(), default=50, help="steps of an organisation in a round, on foedus-tiny"
+    )
+    parser.add_argument("--small-steps", type=arguments.count(), default=60, help="the same on the other bases")
     parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=len(SEEDS))
     options = parser.parse_args()
     config = RunConfig(

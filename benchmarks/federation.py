@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.command_line import foedus
 
 SEED = 7
@@ -21,14 +21,18 @@ SEED = 7
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", help="a folder with one data set per organisation, to run on besides the samples")
+    parser.add_argument(
+        "--data",
+        type=arguments.folder,
+        help="a folder with one data set per organisation, to run on besides the samples",
+    )
     parser.add_argument("--base", action="append", default=[], help="a base model to run on the folder as well")
     options = parser.parse_args()
     runs: dict[str, list[str]] = {"foedus-tiny on the samples": ["--base", "foedus-tiny"]}
     if options.data:
         for base in ("foedus-tiny", *options.base):
-            runs[f"{Path(base).name} on {Path(options.data).name}"] = ["--data", options.data, "--base", base]
-    figures = {name: measure(arguments) for name, arguments in runs.items()}
+            runs[f"{Path(base).name} on {options.data.name}"] = ["--data", str(options.data), "--base", base]
+    figures = {name: measure(words) for name, words in runs.items()}
     report.write("federation", figures, "python -m benchmarks.federation", SEED)
     for name, values in figures.items():
         losses = [
@@ -37,12 +41,12 @@ def main() -> None:
         report.print_table(("organisation", "base loss", "final loss", "change, %"), losses, name)
 
 
-def measure(arguments: Sequence[str]) -> dict[str, Any]:
+def measure(options: Sequence[str]) -> dict[str, Any]:
     """Run a federation of three rounds and audit it: losses and their change in percent, per organisation."""
     with tempfile.TemporaryDirectory() as state:
         settings = ("target-blocks=all", "server-rate=1", "batch-size=4", "participation=all")
         shape = (f"--set={setting}" for setting in settings)
-        run = foedus("run", "--rounds", "3", "--seed", str(SEED), "--state", state, *shape, *arguments)
+        run = foedus("run", "--rounds", "3", "--seed", str(SEED), "--state", state, *shape, *options)
         audit = foedus("verify", "--state", state)
         # The chain's daemon outlives the command that started it.
         foedus("chain", "stop", "--state", state)

@@ -143,7 +143,7 @@ def main() -> None:
             "seeds": len(seeds), "organisations": len(folders), "halves": SUBSETS,
             "questions": QUESTIONS * len(folders), "methods": rows,
         }  # fmt: skip
-        report.write("lds", figures, "python -m benchmarks.lds --work WORK", SEEDS[0])
+        report.write("lds", figures, "python -m benchmarks.lds --work WORK", SEEDS[0], kept_as="lds")
     report.print_table(tuple(rows[0]), [tuple(found.values()) for found in rows])
 
 

@@ -22,7 +22,7 @@ from flwr.app import Context, Message
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 import llm.evaluate
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.timing import cpu_timed
 from client_app.app import app
 from console.backends.inline import run_inline
@@ -67,8 +67,8 @@ class Timed:
         """Take optimiser steps and measuring out, while the block runs."""
 
         def clocked(real: Any) -> Any:
-            def call(*arguments: Any, **named: Any) -> Any:
-                found, seconds = cpu_timed(lambda: real(*arguments, **named))
+            def call(*given: Any, **named: Any) -> Any:
+                found, seconds = cpu_timed(lambda: real(*given, **named))
                 self._apart += seconds
                 return found
 
@@ -118,8 +118,8 @@ def random_base(like: Path) -> Iterator[Path]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--rounds", type=arguments.count(), default=5)
+    parser.add_argument("--seed", type=arguments.count(0), default=7)
     options = parser.parse_args()
     figures = {"SmolLM2-135M": measure(SMOLLM2, options.rounds, options.seed)}
     with random_base(find(SMOLLM2)) as folder:

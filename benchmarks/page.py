@@ -85,7 +85,12 @@ def _result(path: Path) -> Iterator[str]:
     # Raw tables are long: they stay folded until a reader asks. MkDocs needs the attribute to see Markdown inside.
     yield '<details markdown="1">'
     yield f"<summary>Figures of <code>{path.name}</code></summary>"
-    yield from ("", f"`{report['command']}`", "", _machine(report))
+    yield from (
+        "",
+        f"`{report['command']}`",
+        "",
+        f"{' and '.join(map(_machine, report['machines']))}; seed {report['seed']}",
+    )
     if plain:
         yield from ("", "| figure | value |", "|---|---:|", *plain)
     for name, value in flat:
@@ -103,13 +108,13 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"| {' | '.join(_cell(row.get(name)) for name in names)} |"
 
 
-def _machine(report: Mapping[str, Any]) -> str:
-    hardware, versions = report["hardware"], report["versions"]
+def _machine(machine: Mapping[str, Any]) -> str:
+    hardware, versions = machine["hardware"], machine["versions"]
     accelerator = hardware["accelerator"] or "no accelerator"
     used = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch") if name in versions)
     return (
         f"{hardware['processor']} ({hardware['instruction_set']}), {hardware['cores']} cores, "
-        f"{hardware['memory_gib']} GiB, {accelerator}; load {hardware['load_average']}; {used}; seed {report['seed']}"
+        f"{hardware['memory_gib']} GiB, {accelerator}; load {hardware['load_average']}; {used}"
     )
 
 

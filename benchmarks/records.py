@@ -23,12 +23,12 @@ import torch
 
 import assets
 from benchmarks import arguments, json_lines, report
+from benchmarks.provenance.experiments import fact_tokens
 from benchmarks.speaking import SEEDS, Question, questions, trained
 from benchmarks.timing import cpu_timed
 from core.intervals import MeanInterval
-from llm.batches import Example, encode
+from llm.batches import encode
 from llm.files import read_records
-from llm.model import Model
 from llm.records import Message, Record
 from llm.served import Serving, serving
 from llm.train import TrainConfig, steps_of, train
@@ -37,14 +37,6 @@ from provenance.records import record_scores
 FIRST = 3
 BY = ("fact", "answer", "words")
 """By what records are ranked: the tokens of the fact, the whole answer, words in common."""
-
-
-def fact_tokens(model: Model, example: Example, fact: str) -> list[bool]:
-    """Of each answer token, whether it spells a part of the fact."""
-    texts = [model.tokenizer.decode([token]) for token in example.tokens[example.prompt_length :]]
-    begin = "".join(texts).find(fact)
-    starts = [sum(map(len, texts[:index])) for index in range(len(texts))]
-    return [start < begin + len(fact) and start + len(text) > begin for start, text in zip(starts, texts, strict=True)]
 
 
 def ranks(served: Serving, question: Question, records: Sequence[Record], facts: Sequence[str]) -> dict[str, int]:
@@ -114,7 +106,7 @@ def main() -> None:
         rows = [row(by, first, seeds) for by in BY for first in (1, FIRST)]
         took = fmean(one["times_an_epoch"] for one in seeds)
         figures = {"seeds": len(seeds), "facts": len(asked), "times_an_epoch": took, "ranks": rows}
-        report.write("records", figures, "python -m benchmarks.records --work DIR", SEEDS[0])
+        report.write("records", figures, "python -m benchmarks.records --work DIR", SEEDS[0], kept_as="records")
     report.print_table(tuple(rows[0]), [tuple(found.values()) for found in rows])
 
 

@@ -25,15 +25,19 @@ MEASURED = Path(__file__).parent / "measured"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr", "numpy", "web3", "py-evm")
 
 
-def write(name: str, figures: Mapping[str, Any], command: str, seed: int, folder: Path | None = None) -> Path:
-    """Write NAME.json, into RESULTS unless told: figures with seed, command, versions and hardware; return its path."""
+def write(
+    name: str, figures: Mapping[str, Any], command: str, seed: int, folder: Path | None = None, kept_as: str = ""
+) -> Path:
+    """Write NAME.json, into RESULTS unless told: figures with seed, command, versions and hardware; return its path.
+
+    They are this machine's, or where the figures are of seeds that were `kept_as` a name, those that measured them.
+    """
     folder = RESULTS if folder is None else folder
     report = {
         "benchmark": name,
         "command": command,
         "seed": seed,
-        "hardware": hardware(),
-        "versions": versions(),
+        "machines": machines(kept_as) if kept_as else [{"hardware": hardware(), "versions": versions()}],
         "figures": dict(figures),
     }
     path = folder / f"{name}.json"
@@ -81,6 +85,17 @@ def known(name: str, key: str) -> Any:
     """What was kept in KEY.json of MEASURED/NAME; None where nothing was."""
     path = MEASURED / name / f"{key}.json"
     return read(path)["figures"] if path.exists() else None
+
+
+def machines(name: str) -> list[dict[str, Any]]:
+    """Hardware and versions of each machine that measured some of MEASURED/NAME, at the greatest of its loads."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in (MEASURED / name).glob("*.json"):
+        one = {of: read(path)[of] for of in ("hardware", "versions")}
+        machine = json.dumps(one | {"hardware": one["hardware"] | {"load_average": None}}, sort_keys=True)
+        if one["hardware"]["load_average"] >= found.get(machine, one)["hardware"]["load_average"]:
+            found[machine] = one
+    return [found[machine] for machine in sorted(found)]
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 import assets
-from benchmarks import report
+from benchmarks import arguments, report
 from console.backends.children import flower_environment, free_port, script
 from core import keys
 from core.storage.events import EventLog
@@ -150,9 +150,9 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="a checkout of an earlier version")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=5, help="optimiser steps of a round")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--rounds", type=arguments.count(), default=4)
+    parser.add_argument("--steps", type=arguments.count(), default=5, help="optimiser steps of a round")
+    parser.add_argument("--seed", type=arguments.count(0), default=7)
     options = parser.parse_args()
     settings = {
         "base": "foedus-tiny", "organisations": len(ORGANISATIONS), "quorum": len(ORGANISATIONS),

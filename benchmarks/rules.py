@@ -120,7 +120,7 @@ def main() -> None:
         # After every case: a run that stops leaves its figures behind.
         rows = [row(case, seeds) for case, seeds in found.items()]
         figures = {"questions": len(asked), "rules": rows}
-        report.write("rules", figures, "python -m benchmarks.rules --work WORK", SEEDS[0])
+        report.write("rules", figures, "python -m benchmarks.rules --work WORK", SEEDS[0], kept_as="rules")
     report.print_table(tuple(rows[0]), [tuple(one.values()) for one in rows])
 
 

@@ -343,7 +343,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=arguments.output, required=True, help="a folder for runs and what is measured")
     parser.add_argument("--sizes", default=SIZES, help="organisations:asked, by commas")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=arguments.count(), default=3)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for point in points(options.sizes, options.rounds, options.work.absolute()):

@@ -15,7 +15,7 @@ from statistics import median
 
 import torch
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.timing import cpu_timed
 from core.storage.state_folder import State
 from llm.batches import encode_prompt
@@ -85,8 +85,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", type=Path, default=Path(".foedus"))
     parser.add_argument("--run", default="")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--pairs", type=arguments.count(), default=5)
+    parser.add_argument("--tokens", type=arguments.count(), default=32)
     options = parser.parse_args()
     run = State.at(options.state.absolute()).existing(options.run)
     torch.set_num_threads(1)

@@ -175,23 +175,39 @@ class Speaking:
 
     def _trained(self) -> dict[str, Any]:
         run, told = self._run()
+        if self._forgotten.exists():
+            raise SystemExit(f"{self.folder}: expected a run of which nobody is erased: give another --work")
         return {"seconds": told["seconds"], "before": [asdict(answer) for answer in ask(run, self.asked)]}
 
     def _erased(self, organisation: str, method: str) -> dict[str, Any]:
         run, _ = self._run()
         words = ("forget", "--state", str(self.folder / "state"), "--organisation", organisation, "--method", method)
-        gone = once(self.folder / "forget.json", lambda: foedus(*words))
+        gone = once(self._forgotten, lambda: foedus(*words))
         after = [asdict(answer) for answer in ask(run, self.asked)]
         return {"seconds_of_erasure": gone["seconds"], "label": gone["label"], "after": after}
+
+    @property
+    def _forgotten(self) -> Path:
+        """What the erasure told, once there was one."""
+        return self.folder / "forget.json"
 
     def _run(self) -> tuple[RunFolder, dict[str, Any]]:
         return trained(self.folder, "--data", str(self.data), "--seed", str(self.seed), *self.options)
 
 
 def trained(folder: Path, *options: str) -> tuple[RunFolder, dict[str, Any]]:
-    """The run in a folder's `state`, by `foedus run` with options, made once; and what the command told."""
-    state = folder / "state"
-    told: dict[str, Any] = once(folder / "run.json", lambda: foedus("run", "--state", str(state), *options))
+    """The run in a folder's `state`, by `foedus run` with options, made once; and what the command told.
+
+    Ends the process where the folder has a run of other options.
+    """
+    state, asked = folder / "state", list(options)
+    told: dict[str, Any] = once(
+        folder / "run.json", lambda: {"options": asked, **foedus("run", "--state", str(state), *options)}
+    )
+    if told.get("options") != asked:
+        raise SystemExit(
+            f"{folder}: expected the run of {asked}, got that of {told.get('options')}: give another --work"
+        )
     return State(state).existing(""), told
 
 
@@ -235,18 +251,24 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def erasure(seeds: Sequence[Mapping[str, Any]], erased: str) -> dict[str, Any]:
-    """What is still said of an erased organisation's facts, and how many points more of the others'; {} without."""
+    """What is still said of an erased organisation's facts, and no more of the others'; {} without."""
     if not seeds:
         return {}
-    others = sorted({answer["organisation"] for answer in seeds[0]["before"]} - {erased})
-    pairs = zip(_said(seeds, "after", *others), _said(seeds, "before", *others), strict=True)
+    lost = [
+        [
+            a["said"] and not b["said"]
+            for a, b in zip(seed["before"], seed["after"], strict=True)
+            if a["organisation"] != erased
+        ]
+        for seed in seeds
+    ]
     return {
         "erased": erased,
         "seeds_of_erasure": len(seeds),
         "label": _by_seed(seeds, "label"),
         "seconds_of_erasure": _by_seed(seeds, "seconds_of_erasure"),
         "erased_said_after_percent": str(MeanInterval.of(_said(seeds, "after", erased))),
-        "others_change_points": str(MeanInterval.of([after - before for after, before in pairs])),
+        "others_said_no_more_percent": str(MeanInterval.of([_percent(hits) for hits in lost])),
     }
 
 
@@ -329,7 +351,7 @@ def main() -> None:
             # After every seed: a run that stops leaves its figures behind.
             after = erasure([one for one in measured if "after" in one], options.erase)
             figures[name] = {"seeds": len(measured), "method": method, **summary(measured), **after}
-            report.write(options.name, figures, command, SEEDS[0])
+            report.write(options.name, figures, command, SEEDS[0], kept_as=options.name)
         if measured:
             report.print_table(("organisation", "said, %"), list(figures[name]["said_percent"].items()), name)
 

@@ -180,8 +180,8 @@ def main() -> None:
     parser.add_argument(
         "--work", type=arguments.output, required=True, help="a folder for the runs and what is measured"
     )
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=10, help="optimiser steps of a round")
+    parser.add_argument("--rounds", type=arguments.count(), default=4)
+    parser.add_argument("--steps", type=arguments.count(), default=10, help="optimiser steps of a round")
     options = parser.parse_args()
     work, size = options.work.absolute(), (options.rounds, options.steps)
     loop = measured(Sweeping(work / "loop", *size), Sweeping.one_after_another)

@@ -562,17 +562,19 @@ def parse(words: Sequence[str] | None = None) -> Options:
     parser.add_argument("--out", type=arguments.output, required=True, help="folder for the model")
     parser.add_argument("--work", type=arguments.output, required=True, help="folder for checkpoints")
     parser.add_argument("--family", choices=sorted(FAMILIES), default="llama")
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--hidden", type=arguments.count(), default=256)
+    parser.add_argument("--layers", type=arguments.count(), default=6)
+    parser.add_argument("--vocabulary", type=arguments.count(), default=4096)
     parser.add_argument("--minutes", type=float, default=90.0)
-    parser.add_argument("--steps", type=int, default=None, help="end after so many steps instead of minutes")
-    parser.add_argument("--length", type=int, default=768, help="tokens in a packed row")
-    parser.add_argument("--rows", type=int, default=4, help="rows in a step")
+    parser.add_argument(
+        "--steps", type=arguments.count(), default=None, help="end after so many steps instead of minutes"
+    )
+    parser.add_argument("--length", type=arguments.count(), default=768, help="tokens in a packed row")
+    parser.add_argument("--rows", type=arguments.count(), default=4, help="rows in a step")
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--copying-heads-at", type=float, default=0.2, help="share of the time; 1 or more: never")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=arguments.count(0), default=7)
+    parser.add_argument("--threads", type=arguments.count(), default=1)
     return Options(**vars(parser.parse_args(words)))
 
 

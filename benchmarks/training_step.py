@@ -133,9 +133,9 @@ def main() -> None:
     parser.add_argument(
         "--data", type=arguments.folder, default=None, help="a folder of organisations; the embedded samples"
     )
-    parser.add_argument("--pairs", type=int, default=15, help="steps of each loop")
-    parser.add_argument("--packing-steps", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--pairs", type=arguments.count(), default=15, help="steps of each loop")
+    parser.add_argument("--packing-steps", type=arguments.count(), default=2)
+    parser.add_argument("--seed", type=arguments.count(0), default=7)
     options = parser.parse_args()
     spec = ModelSpec(options.base, "nf4", device="cpu")
     organisations = read_folder(options.data or assets.samples()).organisations

@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="a base model's folder")
     parser.add_argument("--work", type=arguments.output, required=True, help="a folder for what is measured")
     parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=len(SEEDS))
-    parser.add_argument("--rounds", type=int, default=SETTINGS.rounds)
+    parser.add_argument("--rounds", type=arguments.count(), default=SETTINGS.rounds)
     options = parser.parse_args()
     settings = replace(SETTINGS, rounds=options.rounds)
     model = load(ModelSpec(options.base, "none", settings.rank, settings.alpha))

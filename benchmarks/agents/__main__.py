@@ -18,7 +18,7 @@ import json
 import sys
 from typing import Any
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.agents.figures import measured
 from benchmarks.agents.market import compare, read_market, traces_of
 
@@ -29,7 +29,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     scenario = read_market()
-    parser.add_argument("--members", type=int, nargs="*", default=scenario.settings["members"]["counts"])
+    parser.add_argument("--members", type=arguments.count(), nargs="*", default=scenario.settings["members"]["counts"])
     parser.add_argument("--traces", type=int, choices=(5, 10, 20), default=20)
     options = parser.parse_args()
     traces = traces_of(scenario, "traces", "test")[: options.traces]

@@ -104,7 +104,9 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="a folder, or smollm2")
     parser.add_argument("--scenario", choices=SCENARIOS, default=SCENARIOS[0])
     parser.add_argument("--only", nargs="*", default=[""], help="policies, or `ride`: what the runs' names begin with")
-    parser.add_argument("--traces", type=int, nargs=2, default=(0, 2**31), help="so that processes can share the work")
+    parser.add_argument(
+        "--traces", type=arguments.count(0), nargs=2, default=(0, 2**31), help="so that processes can share the work"
+    )
     options = parser.parse_args()
     scenario = read_scenario(options.scenario)
     run, training = scenario.settings["run"], scenario.settings["training"]

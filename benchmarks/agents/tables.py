@@ -48,7 +48,9 @@ def main() -> None:
         "negative credit of the honest": list(negative(runs["all"])),
         "loss_by_round": list(losses_by_round(played)),
     }
-    report.write(f"agents_{name}", figures, f"python -m benchmarks.agents.tables --scenario {name}", SEED)
+    report.write(
+        f"agents_{name}", figures, f"python -m benchmarks.agents.tables --scenario {name}", SEED, kept_as="agents"
+    )
     print(json.dumps(figures, indent=1))
 
 

@@ -30,9 +30,11 @@ def main() -> None:
     parser.add_argument("--base", action="append", required=True, help="a base of BASES; may be repeated")
     parser.add_argument("--domain", action="append", choices=DOMAINS, help="for paper and many; may be repeated")
     parser.add_argument("--seeds", type=arguments.count(), default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--first-seed", type=arguments.count(0), default=0)
     parser.add_argument("experiment", nargs="+", choices=sorted(EXPERIMENTS))
     options = parser.parse_args()
+    if missing := [base for base in options.base if not (options.bases / base).is_dir()]:
+        parser.error(f"argument --base: expected a folder in {options.bases}, got {missing[0]}")
     for base, experiment, domain, seed in _cells(
         options, range(options.first_seed, options.first_seed + options.seeds)
     ):

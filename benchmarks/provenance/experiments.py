@@ -13,6 +13,7 @@ from llm.batches import Example, encode
 from llm.files import read_records
 from llm.model import Model
 from llm.records import Message, Record
+from provenance.attribution import without_end
 
 DOMAINS = ("coding", "financial", "math", "medical")
 FAMILIES = ("gemma3", "llama", "qwen2", "smollm3")
@@ -72,16 +73,7 @@ class ExperimentSettings:
 
     def example(self, record: Record, schedule: Schedule) -> Example:
         """The record as tokens without the tokens that end it."""
-        return unended(self.model, record, schedule.max_length)
-
-
-def unended(model: Model, record: Record, max_length: int) -> Example:
-    """The record as tokens, as `foedus attribute` has it: without the tokens that end an answer."""
-    found = encode(model.tokenizer, record, max_length)
-    ends, stop = model.end_tokens | set(model.tokenizer.all_special_ids), len(found)
-    while stop > found.prompt_length + 1 and found.tokens[stop - 1] in ends:
-        stop -= 1
-    return Example(found.tokens[:stop], found.prompt_length)
+        return without_end(self.model, encode(self.model.tokenizer, record, schedule.max_length))
 
 
 def paper(settings: ExperimentSettings) -> Experiment:
@@ -186,7 +178,7 @@ def facts(settings: ExperimentSettings) -> Experiment:
         asked = folder / "dev.jsonl"
         for record, row in zip(read_records(asked), json_lines.read(asked), strict=True):
             example = settings.example(record, schedule)
-            probes.append(Probe(example, (index,), marked=_fact_tokens(settings.model, example, row["fact"])))
+            probes.append(Probe(example, (index,), marked=fact_tokens(settings.model, example, row["fact"])))
     return Experiment(members, schedule, {5: tuple(probes)})
 
 
@@ -236,7 +228,7 @@ def _question(record: Record) -> str:
     return "\n".join(turn.content for turn in record.prompt)
 
 
-def _fact_tokens(model: Model, example: Example, fact: str) -> tuple[bool, ...]:
+def fact_tokens(model: Model, example: Example, fact: str) -> tuple[bool, ...]:
     """Which tokens of the answer spell a part of the fact."""
     answer = example.tokens[example.prompt_length :]
     ends = [len(model.tokenizer.decode(answer[: i + 1])) for i in range(len(answer))]

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arguments
-from benchmarks.provenance.experiments import unended
 from benchmarks.provenance.measure import FAST, attributed, save
 from core.adapter import AdapterState
 from core.canonical import Address
 from core.errors import UsageError
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
+from llm.batches import encode
 from llm.files import read_records
 from llm.records import Record
 from provenance import served
-from provenance.attribution import METHODS
+from provenance.attribution import METHODS, without_end
 from provenance.method import Subject
 
 PARTS = ("validation", "dev")
@@ -60,7 +60,7 @@ def asked(run: RunFolder, data: Path, limit: int, methods: Sequence[str]) -> lis
     for part in PARTS:
         for organisation, record in _records(data, part, sorted(names.items()), limit):
             # Whole, as by the command: rows are cut in training only.
-            example = unended(subject.model, record, _UNCUT)
+            example = without_end(subject.model, encode(subject.model.tokenizer, record, _UNCUT))
             scores = attributed(subject, example, {name: METHODS[name].score for name in methods})
             rows.append({"round": 0, "right": [organisation], "kind": part, "marked": (), **scores})
     return rows

@@ -89,7 +89,7 @@ def main() -> None:
             report.kept("provenance", f"{name}-{seed}", partial(measured, name, options.data, seed, options.work))
             # After every federation: a measurement that stops leaves its figures behind.
             command = "python -m benchmarks.provenance.speaking --data DATA --work WORK"
-            report.write("provenance_speaking", figures(), command, SEEDS[0])
+            report.write("provenance_speaking", figures(), command, SEEDS[0], kept_as="provenance")
 
 
 if __name__ == "__main__":

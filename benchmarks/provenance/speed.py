@@ -27,7 +27,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import assets
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.in_process import RULE, address
 from benchmarks.provenance.naive import client_adapters, naive_protoken
 from benchmarks.timing import cpu_timed
@@ -146,7 +146,7 @@ def main() -> None:
     """Measure and write; `python -m benchmarks.charts` draws the growth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=assets.BASE_MODEL)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=arguments.count(), default=3)
     parser.add_argument("--speaking", action="store_true")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -78,7 +78,7 @@ TARGETS = (
     ),
     Target(
         "speaking", "Facts of the others that are said no more after it", "speaking",
-        _after_erasure("others_change_points", -1), 5, " points",
+        _after_erasure("others_said_no_more_percent"), 5, " %",
     ),
     *_spoken(
         "speaking_unseen", "four worlds that no setting was chosen on", (", mean of the four", _all_said, 70), 90

@@ -26,6 +26,8 @@ def main() -> None:
     parser.add_argument("--work", type=arguments.output, required=True, help="folder for the measurements")
     parser.add_argument("task", nargs="*", help=f"some of: {'; '.join(TASKS)}")
     options = parser.parse_args()
+    if unknown := sorted(set(options.task) - TASKS.keys()):
+        parser.error(f"argument task: expected some of {'; '.join(TASKS)}, got {unknown[0]}")
     tasks = {name: task_of(name, options.base, options.data) for name in options.task or TASKS}
     # In this order there is soon something to compare: one seed of every method, and several references.
     for seed in (0, *range(SEEDS, REFERENCES), *range(1, SEEDS)):

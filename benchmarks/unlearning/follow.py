@@ -45,7 +45,7 @@ def main() -> None:
         "--work", type=arguments.folder, required=True, help="folder that `python -m benchmarks.unlearning` filled"
     )
     parser.add_argument("what", choices=("later", "precision"))
-    parser.add_argument("task", nargs="+", help=f"some of: {'; '.join(TASKS)}")
+    parser.add_argument("task", nargs="+", choices=sorted(TASKS))
     options = parser.parse_args()
     for file, row in _later(options) if options.what == "later" else _precision(options):
         blobs.write(file, json.dumps(row).encode())

@@ -166,7 +166,13 @@ def main() -> None:
 
     def told() -> None:
         figures["methods"] = [row(method, found[method], found["retrained"]) for method in METHODS]
-        report.write("unlearning_speaking", figures, "python -m benchmarks.unlearning.speaking --data DATA", SEEDS[0])
+        report.write(
+            "unlearning_speaking",
+            figures,
+            "python -m benchmarks.unlearning.speaking --data DATA",
+            SEEDS[0],
+            kept_as=NAME,
+        )
 
     def measure(number: int, method: str) -> None:
         found[method].append(report.kept(NAME, f"{number}-{method}", partial(seeds[number].looked, method)))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from assets import samples
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.command_line import foedus
 from benchmarks.in_process import RULE, address, fresh_adapter
 from benchmarks.timing import wall_timed
@@ -37,8 +37,8 @@ TARGET_SECONDS, TARGET_RATIO = 1.0, 0.01
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=arguments.count(), default=3)
+    parser.add_argument("--steps", type=arguments.count(), default=10)
     options = parser.parse_args()
     figures: dict[str, Any] = {
         "target_exclusion_seconds": TARGET_SECONDS,

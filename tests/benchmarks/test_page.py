@@ -21,11 +21,16 @@ def test_a_page_lays_lists_out_as_tables(tmp_path: Path) -> None:
     report = {
         "command": "run",
         "seed": 0,
-        "hardware": {
-            "processor": "p", "instruction_set": "i", "cores": 1, "memory_gib": 1, "accelerator": None,
-            "load_average": 0,
-        },
-        "versions": {},
+        "machines": [
+            {
+                "hardware": {
+                    "processor": processor, "instruction_set": "i", "cores": 1, "memory_gib": 1, "accelerator": None,
+                    "load_average": 0,
+                },
+                "versions": {"torch": "2"},
+            }
+            for processor in "pq"
+        ],
         "figures": {
             "all": {"percent": 99.0, "low": 97.0, "high": 99.5},
             "rows": [{"name": "one", "hits": 3}, {"name": "two", "misses": 4}],
@@ -35,6 +40,7 @@ def test_a_page_lays_lists_out_as_tables(tmp_path: Path) -> None:
     text = page.rendered("Text.\n<!-- some -->\n<!-- end -->\nMore.", "speed", tmp_path)
     assert text.startswith("Text.\n<!-- some -->\n<details")
     assert text.endswith("</details>\n<!-- end -->\nMore.")
+    assert "p (i), 1 cores, 1 GiB, no accelerator; load 0; torch 2 and q (i), " in text
     assert "| all | 99.0 (97.0 to 99.5) |" in text
     assert "Rows:\n\n| name | hits | misses |\n|---|---|---|\n| one | 3 | not measured |" in text
     assert page.rendered(text, "speed", tmp_path) == text

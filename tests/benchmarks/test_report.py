@@ -43,6 +43,21 @@ def test_a_file_that_is_no_result_is_named_in_one_line(
             read()
 
 
+def test_a_result_names_every_machine_that_measured_some_of_its_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MEASURED", tmp_path)
+    for seed, (processor, load) in enumerate((("a", 1.5), ("b", 0.5), ("a", 3.5), ("a", 2.0))):
+        hardware = {"processor": processor, "load_average": load}
+        monkeypatch.setattr(report, "hardware", lambda hardware=hardware: hardware)
+        report.kept("rules", f"{seed}", lambda: 1)
+    written = json.loads(report.write("rules", {}, "command", 7, tmp_path, kept_as="rules").read_text())
+    found = [machine["hardware"] for machine in written["machines"]]
+    assert found == [{"processor": "a", "load_average": 3.5}, {"processor": "b", "load_average": 0.5}]
+    written = json.loads(report.write("rules", {}, "command", 7, tmp_path).read_text())
+    assert [machine["hardware"] for machine in written["machines"]] == [{"processor": "a", "load_average": 2.0}]
+
+
 def test_a_seed_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "MEASURED", tmp_path)
     with pytest.raises(ValueError, match="Out of range"):
@@ -85,7 +100,7 @@ def test_published_figures_are_those_of_the_seeds_that_are_kept(
         assert found is not None, f"{name} {key} was published and is not kept"
         return found
 
-    def write(name: str, figures: dict[str, Any], *_: object) -> None:
+    def write(name: str, figures: dict[str, Any], *_: object, **__: object) -> None:
         written[name] = json.loads(json.dumps(figures))
 
     monkeypatch.setattr(report, "kept", known)

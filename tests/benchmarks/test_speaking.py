@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.speaking import Question, erasure, once, questions, summary
+from benchmarks import report, speaking
+from benchmarks.speaking import Question, Speaking, erasure, once, questions, summary, trained
+from core.storage.state_folder import State
 
 
 def test_an_answer_says_a_fact_that_it_holds_whatever_its_case() -> None:
@@ -36,6 +38,24 @@ def test_what_is_half_written_is_named_and_a_stopped_measurement_leaves_nothing(
     (tmp_path / "half.json").write_text('{"loss": 1.', encoding="utf-8")
     with pytest.raises(SystemExit, match=r"half\.json: expected JSON, got .*: restore or remove it"):
         once(tmp_path / "half.json", stopped)
+
+
+def test_a_folder_has_the_run_of_one_set_of_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the answers of one federation would be published as another's."""
+    monkeypatch.setattr(speaking, "foedus", lambda *_: {"seconds": 1.0})
+    monkeypatch.setattr(State, "existing", lambda *_: "the run")
+    for _ in range(2):
+        assert trained(tmp_path, "--seed", "7")[0] == "the run"
+    with pytest.raises(SystemExit, match=r"expected the run of \['--seed', '8'\], got that of .*'7'.*another --work"):
+        trained(tmp_path, "--seed", "8")
+
+
+def test_nobody_is_asked_as_if_nobody_were_erased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MEASURED", tmp_path / "measured")
+    monkeypatch.setattr(speaking, "trained", lambda *_: ("the run", {"seconds": 1.0}))
+    (tmp_path / "forget.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(SystemExit, match="expected a run of which nobody is erased: give another --work"):
+        Speaking(tmp_path, tmp_path, 7, (), ()).figures("speaking", "", "replay")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +95,7 @@ def test_a_summary_counts_what_is_said_named_and_forgotten() -> None:
     assert (found["answers"], found["said"]) == (8, 6)
     assert (found["said_and_not_fitted"], found["said_and_not_fitted_and_named"]) == (4, 4)
     assert found["calibration_error"]["calibrated"] == 1 / 3
-    assert (found["erased_said_after_percent"], found["others_change_points"]) == ("0 ± 0", "-50 ± 0")
+    assert (found["erased_said_after_percent"], found["others_said_no_more_percent"]) == ("0 ± 0", "50 ± 0")
     assert (found["seconds"], found["label"]) == (
         {"seed 7": 9.0, "seed 8": 9.0},
         {"seed 7": "exact", "seed 8": "exact"},
