@@ -19,7 +19,9 @@ app = command_app()
 def doctor(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Folder of a coordinator, node or signer; the machine alone without it."),
+        typer.Argument(
+            metavar="[DIR]", help="Folder of a coordinator, node or signer; the machine and the state without it."
+        ),
     ] = None,
     state: StateOption = None,
     as_json: JsonOption = False,

@@ -7,8 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import click
 import typer
-from typer.core import TyperArgument
+from typer.core import TyperArgument, TyperCommand
+from typer.models import CommandFunctionType
 
 from console.views.logs import LogFormat
 from core.canonical import Address, address, from_json
@@ -69,9 +71,19 @@ vars(typer.main)["TyperArgument"] = _Argument
 vars(typer.core)["HAS_RICH"] = False
 
 
+class _Command(TyperCommand):
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write nothing: Typer lists the arguments with the options, and Click from 8.5 on would do so again."""
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        return super().command(name, **{"cls": _Command} | settings)
+
+
 def command_app(**settings: Any) -> typer.Typer:
     """A Typer for one command, or for a group of them; its help is plain text."""
-    return typer.Typer(**settings, add_completion=False, rich_markup_mode=None)
+    return _App(**settings, add_completion=False, rich_markup_mode=None)
 
 
 def state_of(option: Path | None) -> State:

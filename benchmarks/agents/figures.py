@@ -126,8 +126,10 @@ def _figures(runs: Sequence[PlayedRun], targets: Sequence[float], best: Sequence
             (run.payoffs[h] < -run.first_costs[h] - 1e-9).mean() for run, h, _ in by_kind
         ],
         # The honest earn nothing where no credit was positive.
-        "rider_income_over_honest": [run.incomes[r].mean() / max(run.incomes[h].mean(), 1e-9) for run, h, r in by_kind],
-        "rider_payoff": [run.payoffs[r].mean() for run, _, r in by_kind],
+        "free_rider_income_over_honest": [
+            run.incomes[r].mean() / max(run.incomes[h].mean(), 1e-9) for run, h, r in by_kind
+        ],
+        "free_rider_payoff": [run.payoffs[r].mean() for run, _, r in by_kind],
     }
     if best is not None:
         found["regret_to_oracle"] = [b - w for b, w in zip(best, welfare, strict=True)]

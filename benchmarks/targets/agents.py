@@ -70,7 +70,7 @@ TARGETS = (
     ),
     Target(
         "agents", "Income of a free-rider on the market, relative to an honest organisation", "agents",
-        _of_agents("rider_income_over_honest"), 0.1, "×",
+        _of_agents("free_rider_income_over_honest"), 0.1, "×",
     ),
     Target(
         "agents", "Share of honest organisations that lost more than their first round's cost, on the market", "agents",
@@ -90,7 +90,7 @@ TARGETS = (
     ),
     Target(
         "agents", "Income of a free-rider in real rounds, relative to an honest organisation",
-        "agents_real", _of_agents("rider_income_over_honest"), 0.1, "×",
+        "agents_real", _of_agents("free_rider_income_over_honest"), 0.1, "×",
     ),
     Target(
         "agents", "Share of honest organisations better off abstaining, in real rounds",
@@ -101,7 +101,7 @@ TARGETS = (
         "agents_speaking", _against("ucb"), 5, " %",
     ),
     Target(
-        "agents", "Share of traces in which the agents reach the target, on a base that speaks", "agents_speaking",
+        "agents", "Share of federations whose agents reach the target, on a base that speaks", "agents_speaking",
         _of_agents("target_reached_share"), 1.0, at_least=True,
     ),
     Target(

@@ -11,11 +11,12 @@ pytestmark = pytest.mark.chain
 
 def test_a_chain_is_started_filled_and_stopped(world: World) -> None:
     assert not world.command("chain status").json["running"]
-    deployed = world.command("chain deploy").json["addresses"]
+    told = world.command("chain deploy").json
+    deployed = told["addresses"]
     assert set(deployed) == {"PublicLedger", "PrivateLedger"}
     found = world.command("chain status").json
     assert found["running"]
-    assert found["url"] == found["urls"]["public"]
+    assert found["url"] == found["urls"]["public"] == told["url"]
     assert found["addresses"] == deployed
     assert world.command("chain stop").json["stopped"]
     assert not world.command("chain status").json["running"]

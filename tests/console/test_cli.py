@@ -27,6 +27,11 @@ def test_help_shows_an_example(command: str) -> None:
     assert f"Example: foedus {command}".rstrip() in " ".join(done.out.split())
 
 
+def test_help_lists_arguments_once() -> None:
+    shown = foedus("verify", "--help").out
+    assert shown.count("Run id; the newest without it.") == 1
+
+
 def test_help_shows_what_every_argument_and_option_is() -> None:
     for name, command in commands():
         shown = " ".join(foedus(*name.split(), "--help").out.split())

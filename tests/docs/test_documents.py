@@ -11,7 +11,7 @@ from tests.docs.blocks import DOCUMENTS, ROOT
 
 README = ROOT / "README.md"
 GLOSSARY = ROOT / "docs" / "concepts" / "glossary.md"
-GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+GUIDES = sorted(page for folder in ("start", "guides") for page in (ROOT / "docs" / folder).glob("*.md"))
 TERMS = (
     "organisation", "coordinator", "auditor", "lane", "round", "generation", "update", "manifest", "record",
     "aggregate", "genesis", "ledger", "anchor", "salt", "store", "lineage", "shard", "composition", "verdict",
