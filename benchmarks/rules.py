@@ -16,16 +16,14 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import assets
 from benchmarks import arguments, report
-from benchmarks.command_line import foedus
-from benchmarks.speaking import SEEDS, Question, once, own_answers, questions
+from benchmarks.speaking import SEEDS, Question, once, own_answers, questions, trained
 from core.aggregation import RULES
 from core.config import RunConfig
 from core.intervals import MeanInterval
-from core.storage.state_folder import State
 from core.wire import DOWN
 from provenance.served import subject
 
@@ -78,20 +76,13 @@ def cases(seeds: Sequence[int]) -> Iterator[tuple[int, Case]]:
 
 def measured(folder: Path, options: Sequence[str], seed: int, asked: Sequence[Question]) -> dict[str, float]:
     """The change of the mean loss and the facts said, both in percent, of one federation."""
-    state = str(folder / "state")
-
-    def trained() -> dict[str, Any]:
-        done = foedus("run", "--state", state, "--seed", str(seed), *SHAPE, *options)
-        foedus("chain", "stop", "--state", state)  # the chain's daemon outlives the command that started it
-        return done
+    run, told = trained(folder, "--seed", str(seed), *SHAPE, *options)
 
     def said() -> float:
-        found = subject(State(Path(state)).existing(""))
-        answers = own_answers(found, [question.prompt for question in asked])
+        answers = own_answers(subject(run), [question.prompt for question in asked])
         return 100 * fmean(question.said_in(text) for question, text in zip(asked, answers, strict=True))
 
-    run: dict[str, Any] = once(folder / "run.json", trained)
-    base_loss, final = (fmean(run[name].values()) for name in ("base_loss", "final_loss"))
+    base_loss, final = (fmean(told[name].values()) for name in ("base_loss", "final_loss"))
     return {
         "base loss": base_loss,
         "final loss": final,

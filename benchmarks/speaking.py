@@ -201,9 +201,13 @@ def trained(folder: Path, *options: str) -> tuple[RunFolder, dict[str, Any]]:
     Ends the process where the folder has a run of other options.
     """
     state, asked = folder / "state", list(options)
-    told: dict[str, Any] = once(
-        folder / "run.json", lambda: {"options": asked, **foedus("run", "--state", str(state), *options)}
-    )
+
+    def train() -> dict[str, Any]:
+        done = foedus("run", "--state", str(state), *options)
+        foedus("chain", "stop", "--state", str(state))  # the chain's daemon outlives the command that started it
+        return {"options": asked, **done}
+
+    told: dict[str, Any] = once(folder / "run.json", train)
     if told.get("options") != asked:
         raise SystemExit(
             f"{folder}: expected the run of {asked}, got that of {told.get('options')}: give another --work"
