@@ -10,9 +10,10 @@ the record that it was trained on, a record its parent and its updates. So nobod
 erased organisation as one that did not: the label of the served state is computed from all its ancestors.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from itertools import takewhile
 from typing import Self
 
@@ -87,19 +88,30 @@ class Lineage:
             raise IntegrityError(f"{missing[0]} is the parent of a node and stands in no record")
         return type(self)(parents, manifests)
 
-    def ancestors(self, nodes: Iterable[Digest]) -> frozenset[Digest]:
-        """The nodes and all that they descend from; raises IntegrityError for a node that is not known."""
-        seen: set[Digest] = set()
-        waiting = list(nodes)
-        # A walk and not a recursion: a run of many rounds is deeper than Python's stack.
-        while waiting:
-            node = waiting.pop()
-            if node not in self.parents:
-                raise IntegrityError(f"{node} is in no record of this run: its ancestors are unknown")
-            if node not in seen:
-                seen.add(node)
-                waiting.extend(self.parents[node])
-        return frozenset(seen)
+    def descendants(self, nodes: Set[Digest]) -> Set[Digest]:
+        """These nodes and all that descends from them, in one walk for each set of nodes that is asked for."""
+        wanted = frozenset(nodes)
+        if wanted not in self._descendants:
+            seen, waiting = set[Digest](), list(wanted)
+            # A walk and not a recursion: a run of many rounds is deeper than Python's stack.
+            while waiting:
+                if (node := waiting.pop()) not in seen:
+                    seen.add(node)
+                    waiting.extend(self._children.get(node, ()))
+            self._descendants[wanted] = seen
+        return self._descendants[wanted]
+
+    @cached_property
+    def _children(self) -> Mapping[Digest, Sequence[Digest]]:
+        found: dict[Digest, list[Digest]] = {}
+        for node, parents in self.parents.items():
+            for parent in parents:
+                found.setdefault(parent, []).append(node)
+        return found
+
+    @cached_property
+    def _descendants(self) -> dict[frozenset[Digest], Set[Digest]]:
+        return {}
 
     def updates(self, organisations: Collection[Address]) -> frozenset[Digest]:
         """The updates of these organisations."""
@@ -118,8 +130,14 @@ class Lineage:
         return updates | self.updates_in_lane(attestation.organisation, attestation.lane, attestation.generation)
 
     def knows(self, nodes: Iterable[Digest], updates: Set[Digest]) -> bool:
-        """Whether one of these updates is among the ancestors of the nodes."""
-        return not self.ancestors(nodes).isdisjoint(updates)
+        """Whether one of these updates is among the nodes and their ancestors.
+
+        Raises IntegrityError for a node that is not known.
+        """
+        asked = frozenset(nodes)
+        if unknown := sorted(asked - self.parents.keys()):
+            raise IntegrityError(f"{unknown[0]} is in no record of this run: its ancestors are unknown")
+        return not asked.isdisjoint(self.descendants(updates))
 
     def clean(self, line: Iterable[RoundRecord], updates: Set[Digest]) -> tuple[RoundRecord, ...]:
         """The first records of a lane's line that do not know these updates."""

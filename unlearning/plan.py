@@ -38,6 +38,7 @@ from core.policies import BY_HISTORY, selected
 from core.privacy import PrivacyPlan
 from core.rounds import RoundRecord
 from core.storage.run_folder import RunFolder
+from core.update import UpdateManifest
 from unlearning.certificate import read_certificate
 from unlearning.lineage import Label, Lineage
 
@@ -151,13 +152,16 @@ class Lanes:
         asked = (
             {number: may_be_asked(self.genesis, number, members) for number in rounds} if self.genesis.privacy else {}
         )
-        own = [manifest for manifest in self.lineage.manifests.values() if manifest.lane == lane]
+        told: dict[Address, list[UpdateManifest]] = {}
+        for manifest in self.lineage.manifests.values():
+            if manifest.lane == lane:
+                told.setdefault(manifest.organisation, []).append(manifest)
         for member in members:
             if budget := PrivacyPlan.of(self.genesis, member):
-                told = [manifest for manifest in own if manifest.organisation == member]
+                own = told.get(member, ())
                 # What was sent and not admitted is spent as well: the newest ε that it signed for counts it.
-                claimed = budget.steps_of(max((manifest.epsilon for manifest in told), default=0.0))
-                left = budget.most - max(claimed, sum(manifest.bid.steps for manifest in told))
+                claimed = budget.steps_of(max((manifest.epsilon for manifest in own), default=0.0))
+                left = budget.most - max(claimed, sum(manifest.bid.steps for manifest in own))
                 numbers = [number for number in rounds if member in asked[number]]
                 needed = sum(self.genesis.training.stage(number, budget.steps).steps for number in numbers)
                 if needed > left:

@@ -1,5 +1,6 @@
 """The lineage: a graph of a few nodes, and those of signed histories."""
 
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,10 +40,36 @@ def nodes(*names: str) -> frozenset[Digest]:
     return frozenset(map(Digest, names))
 
 
-def test_ancestors_are_the_nodes_and_all_that_they_descend_from() -> None:
-    assert graph().ancestors(nodes("again-1")) == nodes("again-1", "genesis", "base", "bob-1")
-    assert graph().ancestors(nodes("again-2")) >= nodes("bob-2", "round-1", "ann-1")
-    assert graph().ancestors([]) == frozenset()
+def test_descendants_are_the_nodes_and_all_that_descends_from_them() -> None:
+    assert graph().descendants(nodes("ann-1")) == nodes("ann-1", "round-1", "bob-2", "round-2", "again-2")
+    assert graph().descendants(nodes("again-1")) == nodes("again-1", "again-2")
+    assert graph().descendants(nodes("base")) == graph().parents.keys()
+    assert graph().descendants(nodes()) == frozenset()
+
+
+class Counted(Mapping[Digest, frozenset[Digest]]):
+    """Parents of nodes that count how often they are read."""
+
+    def __init__(self, parents: Mapping[Digest, frozenset[Digest]]) -> None:
+        self.parents, self.read = parents, 0
+
+    def __getitem__(self, node: Digest) -> frozenset[Digest]:
+        self.read += 1
+        return self.parents[node]
+
+    def __iter__(self) -> Iterator[Digest]:
+        return iter(self.parents)
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+
+def test_what_a_long_line_knows_is_found_in_one_walk() -> None:
+    line = [Digest(f"{number:04}") for number in range(500)]
+    parents = Counted(dict(zip(line, [frozenset[Digest](), *(frozenset({node}) for node in line)], strict=False)))
+    lineage = Lineage(parents, {})
+    assert [lineage.knows([node], {line[250]}) for node in line] == [False] * 250 + [True] * 250
+    assert parents.read <= 2 * len(line)
 
 
 def test_updates_by_organisation_lane_and_generation() -> None:
@@ -111,8 +138,8 @@ def test_what_was_reaggregated_keeps_the_taint_of_what_it_was_trained_on() -> No
 def test_what_is_served_descends_from_the_base_and_the_shared_validation_set() -> None:
     history = together(*EVERYONE)
     genesis, lineage = history.genesis, history.lanes().lineage
-    found = lineage.ancestors([history.head(0)])
-    assert {genesis.base.digest, genesis.validation, genesis.digest} <= found
+    for origin in (genesis.base.digest, genesis.validation, genesis.digest):
+        assert lineage.knows([history.head(0)], {origin})
     assert lineage.parents[genesis.digest] == {genesis.base.digest, genesis.validation}
 
 

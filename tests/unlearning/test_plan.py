@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from core.canonical import digest
 from core.errors import UsageError
 from core.genesis import Privacy
 from core.privacy import PrivacyPlan
+from core.update import UpdateManifest
 from tests import federation as f
 from tests.unlearning.histories import EVERYONE, LAST, LATE, NAMES, History, Sharded, names, together
 from unlearning.lineage import Label
@@ -56,6 +58,25 @@ def test_training_that_a_privacy_budget_does_not_cover_is_refused_before_anythin
     history = together(*EVERYONE, privacy=Privacy(3.0, 1e-5, 1.0, reserve))
     with pytest.raises(UsageError, match=f"expected at least {needed} steps .*got {25 * reserve}: use remove"):
         history.plan("coding", method)
+
+
+class Read:
+    """A manifest that counts how often it is asked whose it is."""
+
+    def __init__(self, manifest: UpdateManifest) -> None:
+        self.manifest, self.asked = manifest, 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked += name == "organisation"
+        return getattr(self.manifest, name)
+
+
+def test_a_manifest_is_read_once_for_all_budgets() -> None:
+    lanes = together(*EVERYONE, privacy=Privacy(3.0, 1e-5, 1.0, 4)).lanes()
+    read: dict[Any, Any] = {name: Read(manifest) for name, manifest in lanes.lineage.manifests.items()}
+    counted = replace(lanes, lineage=replace(lanes.lineage, manifests=read))
+    counted.check_budget(0, counted.members[0], range(0))
+    assert {manifest.asked for manifest in read.values()} == {1}
 
 
 def test_what_was_sent_and_not_admitted_has_spent_a_privacy_budget_as_well() -> None:
