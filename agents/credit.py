@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
@@ -115,14 +116,9 @@ def _copies(updates: Float64) -> NDArray[np.int64]:
     """The number of copies of each update, itself and copies of copies included."""
     norms = np.linalg.norm(updates, axis=1, keepdims=True)
     directions = np.divide(updates, norms, out=np.zeros_like(updates), where=norms > 0)
-    # Squaring until nothing changes is the transitive closure: a copy of a copy is a copy, too.
-    linked = (directions @ directions.T >= COPIES) | np.eye(len(updates), dtype=bool)
-    while True:
-        wider = linked @ linked
-        if (wider == linked).all():
-            counts: NDArray[np.int64] = linked.sum(axis=1)
-            return counts
-        linked = wider
+    # Components and not neighbours: a copy of a copy is a copy, too.
+    _, component = connected_components(directions @ directions.T >= COPIES, directed=False)
+    return np.bincount(component)[component]
 
 
 def _mean(domains: Mapping[str, Float64]) -> Float64:

@@ -5,7 +5,7 @@ followed: an auditor reads in the audited folder only.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -119,9 +119,9 @@ class Files:
         return name in self._known
 
     @property
-    def left(self) -> list[str]:
+    def left(self) -> KeysView[str]:
         """The files that no check has asked for yet."""
-        return list(self._left)
+        return self._left.keys()
 
     def take(self, name: str) -> Path:
         """Account for a file; raises FormatError for a link."""

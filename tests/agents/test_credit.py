@@ -1,11 +1,12 @@
 """Credit: the effect of a round on the loss, divided among the organisations that took part."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
-from agents.credit import MOST_POINTS, CreditedRound, incomes, measure
+from agents.credit import MOST_POINTS, CreditedRound, _copies, incomes, measure
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.canonical import Address
@@ -150,6 +151,32 @@ def test_a_copy_and_its_original_together_earn_no_more_than_one(noise: float) ->
     once = alone.run({"free-rider": np.zeros(SIZE)}).mean[ADDRESS["a"]]
     assert 0 < both < once
     assert copied.mean[ADDRESS["a"]] == pytest.approx(copied.mean[ADDRESS["free-rider"]], rel=0.3 if noise else 1e-9)
+
+
+class Multiplied(np.ndarray):
+    """Arrays that count their products."""
+
+    times = 0
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        Multiplied.times += ufunc is np.matmul
+        plain = [np.asarray(value) if isinstance(value, Multiplied) else value for value in inputs]
+        options["out"] = tuple(np.asarray(out) for out in options.get("out", ())) or None
+        made = getattr(ufunc, method)(*plain, **options)
+        return made.view(Multiplied) if isinstance(made, np.ndarray) else made
+
+
+def test_a_copy_of_a_copy_is_one_found_by_a_single_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is turned by 20° from the one before: the first and last have little in common."""
+    monkeypatch.setattr(Multiplied, "times", 0)
+    angles = np.radians([0, 20, 40, 60, 80, 150, 200, 215])
+    found = _copies(np.stack([np.cos(angles), np.sin(angles)], axis=1).view(Multiplied))
+    assert list(found) == [5, 5, 5, 5, 5, 1, 2, 2]
+    assert Multiplied.times == 1
+
+
+def test_an_update_of_nothing_is_no_copy() -> None:
+    assert list(_copies(np.zeros((3, 2)))) == [1, 1, 1]
 
 
 def test_a_poisoned_update_is_a_harm_that_copies_do_not_divide() -> None:

@@ -51,6 +51,24 @@ def test_everything_is_left_until_it_is_asked_for(federation: Federation, files:
     assert federation.run.folder == files.folder
 
 
+class Compared(str):
+    """A name that counts how often it is compared with others."""
+
+    times = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return str.__eq__(self, other)
+
+
+def test_what_is_left_is_asked_without_a_search(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_left", dict.fromkeys(map(Compared, files.names)))
+    monkeypatch.setattr(Compared, "times", 0)
+    assert all(name in files.left for name in files.names)
+    assert Compared.times <= len(files.names)
+
+
 def test_a_store_elsewhere_has_the_same_names(federation: Federation, files: Files, tmp_path: Path) -> None:
     (federation.run.folder / "artifacts").rename(tmp_path / "store")
     elsewhere = RunFolder(federation.run.folder, str(tmp_path / "store"), COORDINATOR)
