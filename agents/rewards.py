@@ -3,7 +3,7 @@
 They lie with the run's records, which name them by digest (core/credit.py).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from agents.credit import CreditedRound, incomes
@@ -12,6 +12,7 @@ from core.aggregation import WeightedUpdate
 from core.canonical import ZERO_DIGEST, Address
 from core.credit import CreditRecord, RoundCredit, added
 from core.errors import DestroyedError
+from core.genesis import Genesis
 from core.rounds import RoundRecord
 from core.storage.run_folder import RunFolder
 
@@ -27,11 +28,11 @@ class Rewards:
         self._rounds: dict[int, dict[int, CreditRecord]] = {}
         self._states: dict[int, list[AdapterState]] = {}
 
-    def restore(self, lane: int, initial: AdapterState) -> None:
+    def restore(self, lane: int, line: Sequence[RoundRecord], initial: AdapterState) -> None:
         """Read the credits of a lane's lineage; raises IntegrityError when one is not what its record names."""
-        lineage = _paying(self.run, lane)
-        self._rounds[lane] = {record.round: self.run.credit(record) for record in lineage}
-        self._states[lane] = self._last_two(lineage, initial)
+        paying = _paying(self.run.genesis, line)
+        self._rounds[lane] = {record.round: self.run.credit(record) for record in paying}
+        self._states[lane] = self._last_two(paying, initial)
 
     def measure(
         self, lane: int, number: int, updates: Sequence[WeightedUpdate], after: AdapterState
@@ -55,7 +56,7 @@ class Rewards:
     def measure_again(self, lane: int, initial: AdapterState) -> None:
         """Measure every round of a lane's lineage anew, whatever is recorded, as an auditor does."""
         self._rounds[lane], self._states[lane] = {}, [initial]
-        for record in _paying(self.run, lane):
+        for record in _paying(self.run.genesis, _line(self.run, lane)):
             updates = record.counted(self.run.genesis, self.run.artifacts.open)
             after = self.run.artifacts.open(record.aggregate)
             if credit := self.measure(lane, record.round, updates, after):
@@ -92,14 +93,17 @@ def credited(run: RunFolder) -> Iterator[tuple[RoundRecord, CreditRecord | None]
     Raises IntegrityError when one is missing, or is not what its record names.
     """
     for lane in range(len(run.genesis.lanes)):
-        for record in _paying(run, lane):
+        for record in _paying(run.genesis, _line(run, lane)):
             yield record, None if record.credit == ZERO_DIGEST else run.credit(record)
 
 
-def _paying(run: RunFolder, lane: int) -> list[RoundRecord]:
+def _line(run: RunFolder, lane: int) -> Iterator[RoundRecord]:
+    return (signed.value for signed in run.lineage(lane))
+
+
+def _paying(genesis: Genesis, line: Iterable[RoundRecord]) -> list[RoundRecord]:
     """The rounds of a lane's lineage that are paid: all but those of a calibration."""
-    records = (signed.value for signed in run.lineage(lane))
-    return [record for record in records if not run.genesis.training.calibrates(record.round)]
+    return [record for record in line if not genesis.training.calibrates(record.round)]
 
 
 def cumulative(run: RunFolder) -> dict[Address, float]:

@@ -43,13 +43,13 @@ class Lane:
     served_state: AdapterState
 
     @classmethod
-    def restore(cls, run: RunFolder, index: int, initial: AdapterState) -> Self:
-        """The lane as the run's records left it."""
-        openings, lineage = tuple(run.generations(index).values()), run.lineage(index)
-        opening, head = openings[-1].value if openings else None, lineage[-1] if lineage else None
+    def restore(cls, run: RunFolder, index: int, line: Sequence[Signed[RoundRecord]], initial: AdapterState) -> Self:
+        """The lane as the run's records left it; `line` is its lineage."""
+        openings = tuple(run.generations(index).values())
+        opening, head = openings[-1].value if openings else None, line[-1] if line else None
         chosen = served_round(run.genesis, head.value).round if head else 0
-        shown = next((signed for signed in lineage if signed.value.round == chosen), None)
-        records = [s for s in run.records() if (s.value.lane, s.value.generation) == (index, len(openings))]
+        shown = next((signed for signed in line if signed.value.round == chosen), None)
+        records = [signed for signed in run.records(index) if signed.value.generation == len(openings)]
         # Attempts below the quorum are records, too: they count, and the next record follows the last of them.
         following = head.value.round + 1 if head else 1
         begun = opening.digest if opening else run.genesis.digest

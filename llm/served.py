@@ -46,7 +46,7 @@ def serving(run: RunFolder, base: Model | str = "") -> Serving:
     genesis = run.genesis
     model = base if isinstance(base, Model) else base_of(genesis, base)
     fresh, rule = shared_adapter(model, genesis.rank, genesis.shared_seed), RULES[genesis.rule]
-    lanes = [Lane.restore(run, index, run.initial(fresh)) for index in range(len(genesis.lanes))]
+    lanes = [Lane.restore(run, n, run.lineage(n), run.initial(fresh)) for n in range(len(genesis.lanes))]
     state = served(genesis, lanes)
     populated = tuple(lane.index for lane in lanes if lane.members)
     return Serving(model, state, state.map(lambda part: rule.adapter(part, fresh)), populated)

@@ -176,9 +176,7 @@ def opening_of(run: RunFolder, record: MembershipRecord) -> GenerationRecord:
     genesis, lane, last = run.genesis, record.proposal.lane, record.proposal.generation - 1
     line, opened = run.lineage(lane), run.generations(lane)
     begun = opened[last].value if last else None
-    newest = [
-        signed.value.digest for signed in run.records() if (signed.value.lane, signed.value.generation) == (lane, last)
-    ]
+    newest = [signed.value.digest for signed in run.records(lane) if signed.value.generation == last]
     head = line[-1].value if line else None
     return GenerationRecord(
         genesis=genesis.digest,

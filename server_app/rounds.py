@@ -147,16 +147,17 @@ class Rounds:
     def restore(self, index: int) -> None:
         """Set a lane to where its records end; those of a new generation end at an earlier round."""
         initial = self.run.initial(self.fresh)
+        signed_line = self.run.lineage(index)
+        line = [signed.value for signed in signed_line]
         if self.rewards:
-            self.rewards.restore(index, initial)
-        lineage = [signed.value for signed in self.run.lineage(index)]
+            self.rewards.restore(index, line, initial)
         self._seen[index].clear()
-        for record in lineage:
+        for record in line:
             self._note_seen(record)
         # Slices, since the first time, while this is made, the lists end here.
-        self.lanes[index : index + 1] = [Lane.restore(self.run, index, initial)]
-        self._lines[index : index + 1] = [lineage]
-        self.history[index : index + 1] = [[observations_of(record, self._credit(record)) for record in lineage]]
+        self.lanes[index : index + 1] = [Lane.restore(self.run, index, signed_line, initial)]
+        self._lines[index : index + 1] = [line]
+        self.history[index : index + 1] = [[observations_of(record, self._credit(record)) for record in line]]
 
     def begin(self, number: int, offers: Mapping[int, Sequence[Signed[Offer]]] = MappingProxyType({})) -> list[Lane]:
         """Begin a round, with the agents' offers for it, in every lane that lacks it; returns those."""

@@ -238,8 +238,8 @@ class CertificateCheck:
     def _knowing(self) -> tuple[RoundRecord, ...]:
         """The lane's rounds before the erasure that know one of these updates."""
         lane, generation = self.attestation.lane, self.attestation.generation
-        records = (signed.value for signed in self.run.records())
-        earlier = (r for r in records if r.lane == lane and r.generation < generation and r.admitted)
+        records = (signed.value for signed in self.run.records(lane))
+        earlier = (record for record in records if record.generation < generation and record.admitted)
         return tuple(record for record in earlier if self.lineage.knows([record.digest], self._updates))
 
     def _superseded(self) -> bool:
@@ -255,9 +255,8 @@ class CertificateCheck:
 
 def spent_in(run: RunFolder, attestation: Attestation) -> dict[Address, float]:
     """ε that the organisations of a lane have claimed up to the end of the generation that an erasure opened."""
-    records = (signed.value for signed in run.records())
-    lane, last = attestation.lane, attestation.generation
-    return claimed(record for record in records if record.lane == lane and record.generation <= last)
+    records = (signed.value for signed in run.records(attestation.lane))
+    return claimed(record for record in records if record.generation <= attestation.generation)
 
 
 def root(run: RunFolder, lane: int, generation: int) -> Root:

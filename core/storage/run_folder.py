@@ -115,13 +115,7 @@ class RunFolder:
         write(path, data)
         for known in ("genesis", "readers", "artifacts"):  # they know the members
             self.__dict__.pop(known, None)
-        if signed.value.rotations:
-            self.artifacts.reseal()
-        # Of what is for all, a newcomer is a reader, too.
-        for shared in self._for_all():
-            self._copy(shared)
-        self.artifacts.share(self.genesis.shared_a)
-        self._copy(name, self.genesis.ever_in(proposal.lane))
+        self._share([signed])
 
     def initial(self, fresh: AdapterState) -> AdapterState:
         """The state of a lane before round 1: that of a run that it goes on from, else the rule's own.
@@ -196,13 +190,10 @@ class RunFolder:
 
     def complete_copies(self) -> None:
         """Store the sealed copies of documents that a crash has left out."""
-        for name in self._for_all():
-            self._copy(name)
+        self._share(self.memberships())
         for lane in range(len(self.genesis.lanes)):
             for opening in self.generations(lane).values():
                 self._copy_generation(opening.value)
-        for membership in self.memberships():
-            self.change_members(membership)
         for attested in self.erasures():
             self._copy(erasure_name(attested.value.lane, attested.value.generation))
             if path := self.certificate(attested.value):
@@ -210,6 +201,16 @@ class RunFolder:
         salts_destroyed = self.salts_destroyed()
         for signed in self.records():
             self._copy_round(signed.value, salted=signed.value.digest not in salts_destroyed)
+
+    def _share(self, changes: Sequence[Signed[MembershipRecord]]) -> None:
+        """Seal what is for all for those whom these changes have let in, and each change for those of its lane."""
+        if any(signed.value.rotations for signed in changes):
+            self.artifacts.reseal()
+        for name in self._for_all():
+            self._copy(name)
+        self.artifacts.share(self.genesis.shared_a)
+        for proposal in (signed.value.proposal for signed in changes):
+            self._copy(membership_name(proposal.lane, proposal.generation), self.genesis.ever_in(proposal.lane))
 
     def _for_all(self) -> list[str]:
         """The documents that every reader may read, those first that a run begins with."""
@@ -231,11 +232,14 @@ class RunFolder:
         write(path, to_json(signed.to_dict()))
         self._copy_round(signed.value)
 
-    def records(self) -> Iterator[Signed[RoundRecord]]:
-        """All records, by lane, generation, round and attempt."""
+    def records(self, lane: int | None = None) -> Iterator[Signed[RoundRecord]]:
+        """All records, or those of a lane alone, by lane, generation, round and attempt."""
+        named = "L*.json" if lane is None else f"L{lane:04}-*.json"
         # Names sort as records do, since every number in them has leading zeros.
-        for path in sorted((self.folder / "records").glob("L*.json")):
-            yield _read(path, partial(Signed.parse, RoundRecord))
+        for path in sorted((self.folder / "records").glob(named)):
+            signed = _read(path, partial(Signed.parse, RoundRecord))
+            if lane is None or signed.value.lane == lane:
+                yield signed
 
     def open_generation(self, signed: Signed[GenerationRecord]) -> None:
         """Write what opens a lane's generation; raises RunError when that is open already."""
@@ -354,7 +358,7 @@ class RunFolder:
         opened = self.generations(lane)
         last = len(opened) if generation is None else generation
         openings = {number: signed.value for number, signed in opened.items() if number <= last}
-        own = (s for s in self.records() if s.value.lane == lane and s.value.generation <= last)
+        own = (signed for signed in self.records(lane) if signed.value.generation <= last)
         return lineage(own, openings)
 
     def served_line(self, lane: int, generation: int | None = None) -> list[Signed[RoundRecord]]:

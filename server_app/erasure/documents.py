@@ -42,7 +42,7 @@ def generation_of(run: RunFolder, attestation: Attestation) -> GenerationRecord:
     lane, last = attestation.lane, attestation.generation - 1
     line = (signed.value for signed in run.lineage(lane))
     parent = next((record for record in line if record.round == attestation.parent_round), None)
-    own = [s.value for s in run.records() if (s.value.lane, s.value.generation) == (lane, last)]
+    own = [s.value for s in run.records(lane) if s.value.generation == last]
     begun = run.generations(lane)[last].value.digest if last else run.genesis.digest
     return GenerationRecord(
         genesis=run.genesis.digest,

@@ -62,7 +62,7 @@ def recorded(folder: Path, pool: float = 8.0) -> Federation:
     def record(federation: Federation, plain: RoundRecord) -> RoundRecord:
         rewards = states[0] if states else Rewards(federation.run, pool, Measured(federation))
         if not states:
-            rewards.restore(0, federation.rule.initial(federation.fresh))
+            rewards.restore(0, [], federation.rule.initial(federation.fresh))
             states.append(rewards)
         after = federation.run.artifacts.open(plain.aggregate)
         sources = [(a, partial(federation.run.artifacts.open, a.signed.value.update)) for a in plain.admitted]
@@ -91,7 +91,8 @@ def test_what_is_recorded_is_not_measured_again(tmp_path: Path) -> None:
     federation = recorded(tmp_path / "run")
     again = Measured(federation, {"coding": 100.0, "financial": 100.0})
     rewards = Rewards(federation.run, 8.0, again)
-    rewards.restore(0, federation.rule.initial(federation.fresh))
+    line = [signed.value for signed in federation.run.lineage(0)]
+    rewards.restore(0, line, federation.rule.initial(federation.fresh))
     assert again.rounds == []
     assert rewards.cumulative() == measured(federation, Measured(federation)).cumulative() == cumulative(federation.run)
     assert [record.round for record, found in credited(federation.run) if found] == [1, 2]

@@ -54,7 +54,8 @@ def test_the_best_round_is_served_and_the_next_one_grows_from_the_last(tmp_path:
     served = [event["aggregate"] for event in federation.events_named("evaluated")]
     assert served == [first.aggregate, best.aggregate, best.aggregate]
     assert federation.clients.evaluated[-1].served.digest == best.aggregate
-    restored = Lane.restore(federation.run, 0, federation.rounds().rule.initial(f.fresh()))
+    initial = federation.rounds().rule.initial(f.fresh())
+    restored = Lane.restore(federation.run, 0, federation.run.lineage(0), initial)
     assert (restored.state.digest, restored.served_state.digest) == (last.aggregate, best.aggregate)
     assert restored.served is not None
     assert restored.served.value == best

@@ -50,7 +50,7 @@ def key_of(run: RunFolder, organisation: Address) -> keys.Key:
 def test_a_federation_goes_on_from_an_earlier_round(world: World, parent_round: int) -> None:
     run = world.run("forked", rounds=3)
     opening = fork(world, run, parent_round)
-    head = Lane.restore(run, 0, serving(run).state.states[0])
+    head = Lane.restore(run, 0, run.lineage(0), serving(run).state.states[0])
     assert (head.round, head.generation, head.members) == (parent_round, 1, opening.members)
     run = world.run("forked", resume=True, rounds=3)
     line = [(s.value.generation, s.value.round, len(s.value.admitted)) for s in run.lineage(0)]

@@ -1,5 +1,6 @@
 """The state of the lanes by itself: no grid, no strategy."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from core.generations import GenerationRecord
 from core.messages.training import Reply, Task
 from core.rejections import Reason
 from core.rounds import RoundRecord, ShownRecord
+from core.storage.blobs import read
 from core.update import ABSTAIN, Bid, Offer
 from core.wire import Packed, to_send
 from server_app.admission import RejectedError
@@ -308,6 +310,27 @@ def test_a_lane_of_a_new_generation_is_restored_to_the_round_it_grows_from(tmp_p
     assert len(rounds.history[0]) == parent_round
 
 
+def test_a_lane_is_restored_without_a_look_at_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line is read once for its state, its credits and its history, and its records once for its attempts."""
+    federation = Federation.create(tmp_path, NAMES, lanes=tuple((f.address(name),) for name in NAMES), rounds=2)
+    rounds = federation.rounds()
+    for number in (1, 2):
+        close(rounds, number, *NAMES)
+    own = [path.name for path in (federation.run.folder / "records").glob("L0001-*")]
+    names: list[str] = []
+
+    def noted(path: Path) -> bytes:
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr("core.storage.run_folder.read", noted)
+    rounds.restore(1)
+    assert len(own) == 2
+    assert Counter(name for name in names if "-R" in name and "-A" in name) == {
+        name: 2 + (name == max(own)) for name in own  # the salts of the newest, too
+    }  # fmt: skip
+
+
 def test_earlier_rounds_are_reaggregated_from_the_updates_of_those_who_are_left(tmp_path: Path) -> None:
     federation = Federation.create(tmp_path, NAMES, rounds=3)
     rounds = federation.rounds(commit=lambda record: None)
@@ -335,7 +358,7 @@ def test_credits_are_measured_for_the_rounds_of_the_federation_alone(tmp_path: P
     credited: list[int] = []
 
     class Counting:
-        def restore(self, lane: int, initial: object) -> None: ...
+        def restore(self, lane: int, line: object, initial: object) -> None: ...
 
         def paid(self, lane: int, organisation: object) -> dict[int, float]:
             return {}

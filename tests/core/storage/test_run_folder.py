@@ -3,17 +3,23 @@
 import errno
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from core.calibration import Calibration, CalibrationRecord
-from core.canonical import ZERO_DIGEST
+from core.canonical import ZERO_DIGEST, to_json
 from core.errors import IntegrityError, RunError, UsageError
 from core.generations import GenerationRecord
-from core.keys import create
+from core.keys import create, derive
+from core.membership import MembershipRecord, Proposal
+from core.rotations import Rotation
 from core.rounds import Salts
 from core.signed import Signed
+from core.storage import blobs
+from core.storage.artifacts import Artifacts
+from core.storage.blobs import write
 from core.storage.run_folder import CALIBRATION, RunFolder
 from tests import federation as f
 
@@ -79,6 +85,37 @@ def test_the_history_of_a_lane_leaves_out_the_rounds_that_admitted_nothing(run: 
     append(run, 2, 2)
     append(run, 1, lane=1)
     assert [(s.value.round, s.value.attempt) for s in run.lineage(0)] == [(1, 1), (2, 2)]
+
+
+def write_record(run: RunFolder, lane: int) -> None:
+    record = f.record(GENESIS, lane=lane)
+    signed = record.sign(f.COORDINATOR, GENESIS.chain)
+    write(run.folder / "records" / f"{record.key.file_name}-A01.json", to_json(signed.to_dict()))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read, in order."""
+    names: list[str] = []
+
+    def noted(path: Path) -> bytes:
+        names.append(path.name)
+        return blobs.read(path)
+
+    monkeypatch.setattr("core.storage.run_folder.read", noted)
+    return names
+
+
+def test_of_many_lanes_one_reads_its_own_records(run: RunFolder, read: list[str]) -> None:
+    lanes = (0, 1, 100, 1000, 1001, 10_000, 10_001)
+    for lane in lanes:
+        write_record(run, lane)
+    for lane in lanes:
+        read.clear()
+        assert [signed.value.lane for signed in run.lineage(lane)] == [lane]
+        assert read == [f"L{lane:04}-G0000-R00001-A01.json"]
+    write(run.folder / "records" / "L0002-G0000-R00001-A01.json", (run.folder / "records" / read[0]).read_bytes())
+    assert list(run.records(2)) == [], "a record is of the lane that it names"
 
 
 def test_a_record_is_never_rewritten(run: RunFolder) -> None:
@@ -193,6 +230,40 @@ def test_copies_that_a_crash_left_out_are_made_when_the_run_goes_on(run: RunFold
     before = {path: path.read_bytes() for path in (run.folder / "artifacts").rglob("*.sealed")}
     run.complete_copies()
     assert {path: path.read_bytes() for path in (run.folder / "artifacts").rglob("*.sealed")} == before
+
+
+def test_copies_of_many_changes_are_completed_in_one_go(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that were replaced one after the other are resealed once, and members read once."""
+    run, owner = RunFolder(tmp_path / "run"), f.address("medical")
+    run.begin(GENESIS, READERS)
+    held = [f.key("medical"), *(derive(7, f"medical {number}") for number in range(3))]
+    for number, (old, new) in enumerate(pairwise(held), start=1):
+        said = Rotation(GENESIS.digest, owner, old.address, new.address, old.address)
+        lane = next(lane for lane, members in enumerate(GENESIS.lanes) if owner in members)
+        proposal = Proposal(GENESIS.digest, lane, number, f.other("head"), GENESIS.lanes[lane], ())
+        made = MembershipRecord(GENESIS.digest, proposal, (), (), "11" * 32, (said.sign(old, GENESIS.chain, new),))
+        run.change_members(made.sign(f.COORDINATOR, GENESIS.chain))
+    wanted = run.artifacts.documents()
+    assert len([name for name in wanted if name.startswith("memberships/")]) == 3
+    for name in wanted:
+        (run.folder / "artifacts" / name.replace(".json", ".sealed")).unlink()
+    resealed: list[Artifacts] = []
+    reseal = Artifacts.reseal
+
+    def noted(artifacts: Artifacts) -> None:
+        resealed.append(artifacts)
+        reseal(artifacts)
+
+    monkeypatch.setattr(Artifacts, "reseal", noted)
+    again = RunFolder(run.folder)
+    read.clear()
+    again.complete_copies()
+    assert len(resealed) == 1
+    assert read.count("genesis.json") == 1
+    assert again.artifacts.documents() == wanted
+    assert replace(again.artifacts, key=held[-1]).open_document("genesis.json")
 
 
 def test_a_store_elsewhere_holds_everything_but_the_record(tmp_path: Path) -> None:
