@@ -135,7 +135,7 @@ class Lineage:
         Raises IntegrityError for a node that is not known.
         """
         asked = frozenset(nodes)
-        if unknown := sorted(asked - self.parents.keys()):
+        if unknown := sorted(node for node in asked if node not in self.parents):
             raise IntegrityError(f"{unknown[0]} is in no record of this run: its ancestors are unknown")
         return not asked.isdisjoint(self.descendants(updates))
 
