@@ -118,7 +118,8 @@ def _copies(updates: Float64) -> NDArray[np.int64]:
     directions = np.divide(updates, norms, out=np.zeros_like(updates), where=norms > 0)
     # Components and not neighbours: a copy of a copy is a copy, too.
     _, component = connected_components(directions @ directions.T >= COPIES, directed=False)
-    return np.bincount(component)[component]
+    counts: NDArray[np.int64] = np.bincount(component)[component]
+    return counts
 
 
 def _mean(domains: Mapping[str, Float64]) -> Float64:

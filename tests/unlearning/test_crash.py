@@ -165,7 +165,8 @@ def test_a_run_that_does_not_hold_is_left_alone(world: World) -> None:
     run = world.state.run("killed")
     name = next(iter(run.records())).value.admitted[0].signed.value.update
     path = run.folder / "artifacts" / f"{run.artifacts.place(name)}.sealed"
-    path.write_bytes(b"\0" + path.read_bytes()[1:])
+    first, *rest = path.read_bytes()
+    path.write_bytes(bytes((first ^ 1, *rest)))
     before = sorted(path for path in run.folder.rglob("*"))
     with pytest.raises(RunError, match="nothing was erased, since the run does not hold"):
         forget(world, "killed", "coding", "remove", rounds=2)

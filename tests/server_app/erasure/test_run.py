@@ -181,7 +181,8 @@ def test_a_run_that_does_not_hold_is_left_alone(tmp_path: Path) -> None:
     erasable = Erasable.of(tmp_path)
     update = next(iter(erasable.run.records())).value.admitted[0].signed.value.update
     path = erasable.run.folder / "artifacts" / f"{erasable.run.artifacts.place(update)}.sealed"
-    path.write_bytes(b"\0" + path.read_bytes()[1:])
+    first, *rest = path.read_bytes()
+    path.write_bytes(bytes((first ^ 1, *rest)))
     with pytest.raises(RunError, match="nothing was erased, since the run does not hold"):
         erase(erasable.context(), asked(erasable, "coding", "remove"))
     assert erasable.run.erasures() == []
