@@ -630,6 +630,36 @@ def rotated(federation: Federation, new: Key) -> tuple[Rotation, MembershipRecor
     return rotation, record, opened
 
 
+@pytest.mark.parametrize("opening", [True, False], ids=["opened", "decided"])
+def test_nothing_more_is_signed_in_a_generation_that_is_over(
+    federation: Federation, settings: SignerSettings, opening: bool
+) -> None:
+    """Once a change of members was shown, whoever asks: at a place before it, a key that it replaced would count."""
+    genesis, chain = federation.genesis, federation.genesis.chain
+    signer, records = Signer(settings, federation.members[OWN]), records_of(federation)
+    show: dict[str, Any] = {"ask": "show", "federation": genesis.digest, "openings": [], "memberships": []}
+    for number in (1, 2):
+        assert "signature" in signing(signer, own_manifest(federation, number), chain)
+        head = records[number - 1]
+        shown = [ShownRecord(head, federation.run.salts(head.value)).to_dict()]
+        assert signer.answer(to_json(show | {"shown": shown})) == {}
+    gone = federation.members[NAMES[1]]
+    leave = Leave(genesis.digest, gone.address).sign(gone, chain)
+    proposal = replace(proposal_of(federation), parent=head.value.digest)
+    record = MembershipRecord(genesis.digest, proposal, (), (leave,), "33" * 32)
+    opened = GenerationRecord(
+        genesis.digest, 0, 1, 0, 2, proposal.parent, proposal.parent, 3, record.change, record.members, record.digest
+    ).sign(COORDINATOR, chain)  # fmt: skip
+    changed = {"memberships": [record.sign(COORDINATOR, chain).to_dict()]}
+    openings = [opened.to_dict()] if opening else []
+    assert signer.answer(to_json(show | changed | {"shown": shown, "openings": openings})) == {}
+    made = own_manifest(federation, 3)
+    for asked in (signer, Signer(settings, federation.members[OWN])):
+        assert "its generation is over, as generation 1 was shown" in signing(asked, made, chain)["refused"]
+    assert signer.answer(to_json(show | changed | {"shown": shown, "openings": [opened.to_dict()]})) == {}
+    assert "signature" in signing(signer, replace(made, generation=1), chain)
+
+
 def test_a_new_key_signs_under_the_old_address_once_the_rotation_was_shown(
     federation: Federation, settings: SignerSettings
 ) -> None:
