@@ -1,14 +1,17 @@
 """Shares, correlations and calibration errors of what was measured, and how they are written."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from core.intervals import LEVEL
+from core.intervals import LEVEL, MeanInterval
 
 Float64 = NDArray[np.float64]
 
@@ -42,6 +45,27 @@ class Share:
 def span(low: float, high: float, digits: int) -> str:
     """An interval without its middle, as text."""
     return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def gap(one: Mapping[int, float], other: Mapping[int, float], level: float = LEVEL) -> MeanInterval:
+    """The mean difference over all pairs of unlike seeds, by seed; unbounded where a side has a single seed.
+
+    Its interval is Welch's (1947) for two independent means. Where both share seeds, these may only go together, and
+    the interval is too wide if anything.
+    """
+    if min(len(one), len(other)) < 2:
+        return MeanInterval(fmean(one.values()) - fmean(other.values()), -math.inf, math.inf)
+    pairs = [(seed, another) for seed in one for another in other if seed != another]
+    mean = fmean(one[seed] - other[another] for seed, another in pairs)
+    errors = []
+    for values, drawn in zip((one, other), zip(*pairs, strict=True), strict=True):
+        shares = [times / len(pairs) for times in Counter(drawn).values()]
+        errors.append(variance(values.values()) * sum(share**2 for share in shares))
+    if not (total := sum(errors)):
+        return MeanInterval(mean, mean, mean)
+    freedom = total**2 / sum(e**2 / (len(side) - 1) for e, side in zip(errors, (one, other), strict=True))
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(total)
+    return MeanInterval(mean, mean - half, mean + half)
 
 
 def pearson(one: Float64, other: Float64) -> float:

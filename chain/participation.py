@@ -20,7 +20,7 @@ from chain.ledger import EthereumLedger
 from core import merkle
 from core.canonical import Address, Digest, commitment, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError
-from core.genesis import GenesisHeader
+from core.genesis import Genesis, GenesisHeader
 from core.ledger import Anchor, Ledger, LedgerView
 from core.parsing import typed
 from core.round_key import RoundKey
@@ -73,15 +73,16 @@ class ParticipationProof:
             tuple(Digest("0x" + sibling.hex()) for sibling in siblings),
         )
 
-    def check(self, ledger: Ledger) -> Anchor:
-        """The round's anchor on `ledger`.
+    def check(self, ledger: Ledger, genesis: Genesis | None = None) -> Anchor:
+        """The round's anchor on `ledger`; with its `genesis` also of who joined since, or has another key now.
 
         Raises IntegrityError (ForgeryError for the signature) when the proof does not hold there,
         LedgerUnreachableError when the ledger does not answer.
         """
         check_run(ledger, self.federation)
-        manifest = self.signed.verified(self.federation)
-        if manifest.organisation not in ledger.members(manifest.genesis):
+        manifest = self.signed.verified(genesis or self.federation)
+        members = {member.address for member in genesis.everyone} if genesis else ledger.members(manifest.genesis)
+        if manifest.organisation not in members:
             raise IntegrityError(f"run {manifest.genesis}: expected a member, got {manifest.organisation}")
         committed = ledger.read(self.key)
         if committed is None:

@@ -98,7 +98,13 @@ def command_for(words: str, state: State, run: str) -> str:
 
 
 def resume_command(state: State, run: str) -> str:
-    """The command that goes on with a run, on its coordinator where it is a deployment's."""
+    """The command that goes on with a run, on its coordinator where it is a deployment's; first with its erasure."""
+    found = state.run(run)
+    if begun := found.unfinished():
+        asked = begun.value.request.value
+        member = found.genesis.named(asked.organisation)
+        simulated = f"--organisation {member.name} --method {asked.method}{' --records FILE' if asked.count else ''}"
+        return command_for(f"forget {simulated if member.derived else '--request FILE'}", state, run)
     if ((deployment := state.folder.parent) / "federation.toml").is_file():
         return f"foedus run --federation {deployment} --resume {run}"
     return command_for("run --resume", state, run)

@@ -10,6 +10,8 @@ served, and whoever has the records before it computes that again. A calibration
 re-aggregated are there already: neither ends early.
 """
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -96,3 +98,8 @@ def stops(genesis: Genesis, number: int, best: Best | None) -> bool:
 def completes(genesis: Genesis, head: RoundRecord, last: int) -> bool:
     """Whether a lane whose newest round is `head` has no further one; `last` is where its generation ends at most."""
     return head.round >= last or stops(genesis, head.round, head.best)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss) of nats per token, infinite from where float64 ends."""
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else math.inf

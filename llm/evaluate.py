@@ -6,7 +6,6 @@ most familiar with it (llm/familiarity.py), of equals the first.
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import GenerationConfig
 
 from core.adapter import AdapterState
 from core.composition import Composition, Part
 from core.errors import DataError
+from core.model_selection import perplexity
 from llm.batches import IGNORED, Batch, Example, collate, encode, encode_prompt
 from llm.determinism import reproducible
 from llm.familiarity import familiarities
@@ -51,7 +52,7 @@ class Evaluation:
     @property
     def perplexity(self) -> float:
         """exp(loss), infinite from where float64 ends."""
-        return math.exp(self.loss) if self.loss < math.log(sys.float_info.max) else math.inf
+        return perplexity(self.loss)
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,15 @@ def _continued(model: Model, starts: Sequence[tuple[int, ...]], most: int) -> li
     rows = torch.tensor([[padding] * (longest - len(start)) + list(start) for start in starts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(start)) + [1] * len(start) for start in starts], device=model.device)
     network: Any = model.module.get_base_model()
-    output = network.generate(
-        input_ids=rows, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=padding
-    )
+    published = network.generation_config
+    # A base may be published with penalties and forbidden tokens: greedy is the likeliest token, here as when serving.
+    network.generation_config = GenerationConfig(eos_token_id=published.eos_token_id)
+    try:
+        output = network.generate(
+            input_ids=rows, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=padding
+        )
+    finally:
+        network.generation_config = published
     answers = []
     for row in output[:, longest:].tolist():
         end = next((index + 1 for index, token in enumerate(row) if token in model.end_tokens), len(row))

@@ -84,6 +84,10 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: expected a file that can be read, got {got}") from error
 
 
+_NO_LABEL = -1
+"""Of `datasets`: nobody has labelled the row."""
+
+
 def table_rows(where: str, table: Any) -> Iterator[Row]:
     """The rows of a `pyarrow.Table`, or of a `datasets.Dataset`, with the names of class labels for their numbers."""
     features = getattr(table, "features", None)
@@ -91,7 +95,13 @@ def table_rows(where: str, table: Any) -> Iterator[Row]:
         features = import_module("datasets").Features.from_arrow_schema(table.schema)
     names = {field: kind.names for field, kind in features.items() if hasattr(kind, "names")}
     for number, row in enumerate(table.to_pylist() if hasattr(table, "to_pylist") else table, start=1):
-        labels = {field: names[field][row[field]] for field in names if isinstance(row[field], int)}
+        labels = {field: row[field] for field in names if isinstance(row[field], int)}
+        for field, label in labels.items():
+            if not -1 <= label < len(names[field]):
+                raise DataError(
+                    f"{where} row {number}: expected a label below {len(names[field])} in {field}, got {label}"
+                )
+            labels[field] = None if label == _NO_LABEL else names[field][label]
         yield Row(f"{where} row {number}", row | labels)
 
 

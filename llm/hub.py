@@ -83,7 +83,8 @@ def _at_random(
     if column is None:
         parts = [part.tolist() for part in np.array_split(generator.permutation(len(rows)), organisations)]
     else:
-        known = [name for name in _LABEL_COLUMNS if name in rows[0].value]
+        columns = {name for row in rows if isinstance(row.value, dict) for name in row.value}
+        known = [name for name in _LABEL_COLUMNS if name in columns]
         values = _values(rows, column or next(iter(known), " or ".join(_LABEL_COLUMNS)), source)
         parts = _mixtures(values, organisations, generator)
     digits = max(3, len(str(organisations - 1)))

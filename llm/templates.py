@@ -70,11 +70,17 @@ def fix_date(tokenizer: Any, day: date) -> None:
 
     Raises ModelError where it asks for the date in a format that is no plain text.
     """
-    fixed = _ASKED.sub(lambda asked: repr(day.strftime(asked[1] or asked[2] or "")), str(tokenizer.chat_template))
-    # `strftime_now is defined` may stay: it asks for no date.
-    if re.search(rf"{_CLOCK}(?!\s+is\b)", fixed):
-        raise ModelError(f"chat template: expected the format of its date as text, got {_CLOCK} of something else")
-    tokenizer.chat_template = fixed
+
+    def fixed(template: str) -> str:
+        found = _ASKED.sub(lambda asked: repr(day.strftime(asked[1] or asked[2] or "")), template)
+        # `strftime_now is defined` may stay: it asks for no date.
+        if re.search(rf"{_CLOCK}(?!\s+is\b)", found):
+            raise ModelError(f"chat template: expected the format of its date as text, got {_CLOCK} of something else")
+        return found
+
+    given = tokenizer.chat_template  # one, or several by name
+    named = isinstance(given, dict)
+    tokenizer.chat_template = {name: fixed(one) for name, one in given.items()} if named else fixed(str(given))
 
 
 @contextmanager

@@ -116,7 +116,7 @@ class Evidence:
         members = {organisation.address for organisation in self.genesis.organisations}
         if (got := ledger.members(self.genesis.digest)) != members:
             raise IntegrityError(f"expected the {len(members)} members of the genesis on the ledger, got {len(got)}")
-        return tuple(proof.check(ledger) for proof in self.proofs)
+        return tuple(proof.check(ledger, self.genesis) for proof in self.proofs)
 
     def _verdict(self) -> Address:
         """The verdict, computed again from the trace by the rule that made it."""

@@ -263,6 +263,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     config, run, state = context.config, context.run, context.state
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
+    if run.started and config.mode == "train":
+        run.check_settled()  # the rounds of its generation are the erasure's to make
     state.remember(replace(config, run=run.name))
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
     former = state.existing(config.from_run) if config.from_run else None

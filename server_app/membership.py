@@ -40,8 +40,7 @@ _GRACE_SECONDS = 15.0
 
 def propose(run: RunFolder, lane: int, joins: Sequence[Organisation] = ()) -> Proposal:
     """A change of a lane's members behind its newest round; raises UsageError while an erasure is unfinished."""
-    if run.unfinished():
-        raise UsageError(f"run {run.name}: expected no erasure under way, got one: carry it out first")
+    run.check_settled()
     line, members = run.lineage(lane), run.members(lane)
     parent = line[-1].value.digest if line else run.genesis.digest
     return Proposal(run.genesis.digest, lane, len(run.generations(lane)) + 1, parent, members, tuple(joins))

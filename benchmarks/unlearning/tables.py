@@ -8,6 +8,7 @@ expect.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import arguments, report
-from benchmarks.statistics import span
+from benchmarks.statistics import gap
 from benchmarks.unlearning.follow import PRECISIONS, RELEARNT
 from benchmarks.unlearning.measure import METHODS
 from benchmarks.unlearning.tasks import SHARDS, TASKS
@@ -29,6 +30,8 @@ from unlearning import metrics
 COMMAND = "python -m benchmarks.unlearning.tables --work WORK"
 VOID_P, VOID_BITS = 0.01, 6.0
 """TOFU figures are void unless the untouched model's p is below, canaries unless it shows at least so many bits."""
+UNSEEN_LEVEL = 0.99
+"""Confidence that a method's canaries are not as ones never seen, before that is said."""
 REPAIR_DEVIATIONS, REPAIR_COST, ACCURACY_POINTS, REMOVE_TIME = 2.0, 0.25, 1.0, 0.01
 """Targets: repair's distance from retraining on either set, and its cost; sentiment accuracy; remove at lane-size 1."""
 _ISOLATED = "isolated"
@@ -145,7 +148,7 @@ def tofu(tasks: Sequence[Measured]) -> dict[str, Any]:
 
 
 def planted(tasks: Sequence[Measured]) -> dict[str, Any]:
-    """Exposure of the canaries, against the interval of canaries in nobody's training."""
+    """Exposure of the canaries, and whether it is that of canaries in nobody's training."""
     holding = (task for task in tasks if any(look["exposures"] for look in task.looks["retrained"].values()))
     rows = [row for task in holding for row in exposed(task)]
     return {"void_unless_bits_before_reach": VOID_BITS, "methods": rows} if rows else {}
@@ -153,22 +156,19 @@ def planted(tasks: Sequence[Measured]) -> dict[str, Any]:
 
 def exposed(task: Measured) -> Iterator[dict[str, Any]]:
     """The exposure after every method of one task."""
-    never = [bits for look in task.looks["retrained"].values() for bits in look["exposures"]]
-    usual = MeanInterval.of(never, 0.99)
     for method, looks in task.looks.items():
         step = SHARDS if method.startswith(_OWN) else 1  # every fourth canary is in the first shard
-        bits = [float(np.mean(look["exposures"][::step])) for look in looks.values()]
+        bits, never = _exposures(looks, step), _exposures(task.looks["retrained"], step)
         start = method.split()[0] + " untouched" if method.startswith((_ISOLATED, *_OWN)) else "untouched"
-        before = float(np.mean([np.mean(x["exposures"][::step]) for x in task.looks[start].values()]))
-        told = "void" if before < VOID_BITS else "yes" if float(np.mean(bits)) in usual else "no"
+        before = fmean(_exposures(task.looks[start], step).values())
+        told = "void" if before < VOID_BITS else _unseen(gap(bits, never, UNSEEN_LEVEL))
         yield {
             "task": task.name,
             "method": method,
             "seeds": len(looks),
             "canaries": len(next(iter(looks.values()))["exposures"][::step]),
-            "exposure, bits": _interval(bits),
-            "never seen, 99 percent": span(usual.low, usual.high, 2),
-            "as never seen": "" if method == start else told,
+            "exposure, bits": _interval([*bits.values()]),
+            "as never seen": "" if method in {start, "retrained"} else told,
         }
 
 
@@ -293,6 +293,17 @@ def cost(task: Measured, method: str, what: str) -> float:
 
 def _interval(values: Sequence[float]) -> str:
     return str(MeanInterval.of(values))
+
+
+def _exposures(looks: Mapping[int, Look], step: int) -> dict[int, float]:
+    """The mean exposure of every so many canaries, by seed."""
+    return {seed: float(np.mean(look["exposures"][::step])) for seed, look in looks.items()}
+
+
+def _unseen(difference: MeanInterval) -> str:
+    if not math.isfinite(difference.high):
+        return "not measured"
+    return "yes" if 0 in difference else "no"
 
 
 def main() -> None:

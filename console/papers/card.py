@@ -1,12 +1,12 @@
 """The model card of an export, for people: what it is, who taught it, what it can do, and its limits."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 
 from console.papers.origin import Origin
 from console.web.listing import erasures_of as listed
 from core.escape import markdown
+from core.model_selection import perplexity
 from llm.bases import licence_of, published
 
 USES = "It answers questions of the kind that its organisations trained on, and was measured on no others."
@@ -167,7 +167,7 @@ def evaluation_of(origin: Origin) -> str:
     if not origin.losses:
         return "Nobody has measured what is served."
     rows = [
-        (markdown(called), f"{before:.3f}", f"{after:.3f}", f"{math.exp(before):.1f}", f"{math.exp(after):.1f}")
+        (markdown(called), f"{before:.3f}", f"{after:.3f}", *(f"{perplexity(loss):.1f}" for loss in (before, after)))
         for called, before, after in origin.losses
     ]
     columns = ("held-out records of", "loss of the base", "loss", "perplexity of the base", "perplexity")

@@ -96,14 +96,15 @@ def restore(archive: Path, folder: Path) -> Copied:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder, those of artifacts last."""
+    """The files of a folder, those of artifacts last: they are looked for when all others are listed."""
     found = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        passing = "locks" in name.parts[:-1] or name.name.endswith((".partial", *_BESIDE))
-        if not passing and stat.S_ISREG(path.lstat().st_mode):
-            found.append(path)
-    return sorted(found, key=lambda path: "artifacts" in path.parts)
+    for artifacts in (False, True):
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            passing = "locks" in name.parts[:-1] or name.name.endswith((".partial", *_BESIDE))
+            if not passing and ("artifacts" in name.parts) == artifacts and stat.S_ISREG(path.lstat().st_mode):
+                found.append(path)
+    return found
 
 
 def _erasures(folder: Path) -> set[Path]:

@@ -317,6 +317,16 @@ class RunFolder:
         """The erasure that was attested and has no certificate, if there is one."""
         return next((signed for signed in self.erasures() if self.certificate(signed.value) is None), None)
 
+    def check_settled(self) -> None:
+        """Raise UsageError while an erasure is unfinished: nothing else may train, or change who is a member."""
+        if begun := self.unfinished():
+            asked = begun.value.request.value
+            name = self.genesis.names[asked.organisation]
+            what = f"{asked.count} records of {name}" if asked.count else name
+            raise UsageError(
+                f"run {self.name}: the erasure of {what} by {asked.method} is not finished: ask for that one again"
+            )
+
     def salts_destroyed(self) -> frozenset[Digest]:
         """The records whose salts an erasure destroys."""
         return frozenset(record for signed in self.erasures() for record in signed.value.salts_destroyed)

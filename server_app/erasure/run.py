@@ -20,7 +20,6 @@ each shard of its records, is attested in all of them before any is opened, and 
 from collections.abc import Mapping
 
 from core.erasures import OpenedRequest
-from core.errors import UsageError
 from core.signed import Signed
 from server_app.erasure import steps
 from server_app.erasure.records import check_held, request_record_erasure
@@ -78,19 +77,16 @@ def _begin(context: ErasureContext, opened: OpenedRequest, history: Lanes) -> tu
     Raises UsageError when another erasure has begun.
     """
     run, asked = context.rounds.run, opened.request.value
-    known = {signed.value.lane for signed in attestations_of(run, opened.request)}
-    begun = run.unfinished()
-    if begun and not known:
-        other = begun.value.request.value
-        name = run.genesis.names[other.organisation]
-        what = f"{other.count} records of {name}" if other.count else name
-        raise UsageError(f"the erasure of {what} by {other.method} is not finished: ask for that one again")
+    own = attestations_of(run, opened.request)
+    if run.unfinished() not in own:
+        run.check_settled()
+    known = {signed.value.lane for signed in own}
     shards = shards_of(run.genesis, asked.organisation, opened.records)
     if known.issuperset(asked.lanes):
         return ()
     # Killed between two attestations: no lane is opened before all are attested, so the plan is still the same.
     planned = plans(history, asked.organisation, asked.method, shards)
-    if opened.records and not begun:
+    if opened.records and not known:
         node = context.bindings.nodes.get(asked.organisation)
         check_held(run.genesis, opened.request, opened.records, node, context.send)
     return tuple(plan for plan in planned if plan.lane not in known)

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.statistics import (
     Share,
     calibration_error,
+    gap,
     pearson,
     resampled_pearson,
     span,
@@ -24,6 +26,19 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
     assert Share(81, 263).interval == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert Share(10, 10).interval == pytest.approx((0.7225, 1), abs=1e-4)
     assert Share(81, 263).percent == {"percent": 30.8, "low": 25.53, "high": 36.62}
+
+
+def test_a_gap_of_means_is_welchs() -> None:
+    one, other = {0: 1.0, 1: 1.5, 2: 1.2}, {5: 2.0, 6: 3.1, 7: 2.2, 8: 2.4}
+    welch = stats.ttest_ind([*one.values()], [*other.values()], equal_var=False).confidence_interval(0.99)
+    found = gap(one, other, 0.99)
+    assert (found.low, found.high) == pytest.approx((welch.low, welch.high))
+
+
+def test_a_gap_pairs_no_seed_with_itself() -> None:
+    assert gap({0: 1.0, 1: 3.0}, {0: 1.0, 1: 3.0, 2: 8.0}).mean == pytest.approx(2.0 - (3.0 + 8.0 + 1.0 + 8.0) / 4)
+    assert gap({0: 1.0}, {1: 2.0, 2: 2.5}).high == math.inf, "one seed tells nothing of its error"
+    assert 0 in gap({0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0}), "without any error the gap is exact"
 
 
 def test_correlations() -> None:

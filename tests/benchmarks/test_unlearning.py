@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,39 @@ def test_every_figure_is_measured_and_read(
     named = replace(found, name="tofu forget10")
     quality = {row["forget quality, p"] for row in tables.tofu([named])["methods"]}
     assert quality == {"void"}, "one question cannot tell any two models apart"
+
+
+def planting(source: np.random.Generator, shift: float) -> tables.Measured:
+    """Fifty canaries that were learned before, and whose exposure is `shift` bits above that of ones never seen."""
+
+    def seeds(count: int, mean: float) -> dict[int, Any]:
+        rows = source.exponential(1.4, (count, 50)) + source.normal(0, 0.1, (count, 1)) + mean
+        return {seed: {"exposures": list(row)} for seed, row in enumerate(rows)}
+
+    learnt, left = ("untouched", "shards untouched"), ("remove", "shards")
+    looks = {name: seeds(5, 6.0) for name in learnt} | {name: seeds(5, shift) for name in left}
+    return tables.Measured("samples", {**looks, "retrained": seeds(8, 0.0)})
+
+
+def test_canaries_that_nobody_saw_are_rarely_told_apart() -> None:
+    """One time in a hundred, whether a method is told by all canaries or by a quarter of them."""
+    source = np.random.default_rng(0)
+    found = [row for _ in range(400) for row in tables.exposed(planting(source, 0.0))]
+    for method in ("remove", "shards"):
+        told = [row["as never seen"] for row in found if row["method"] == method]
+        assert set(told) <= {"yes", "no"}
+        assert told.count("no") <= 10, method
+
+
+def test_canaries_that_are_left_are_told_apart() -> None:
+    (found,) = (row for row in tables.exposed(planting(np.random.default_rng(0), 1.5)) if row["method"] == "remove")
+    assert found["as never seen"] == "no"
+
+
+def test_canaries_of_a_single_seed_are_not_judged() -> None:
+    looks = planting(np.random.default_rng(0), 0.0).looks
+    one = tables.Measured("samples", {name: {0: seeds[0]} for name, seeds in looks.items()})
+    assert {row["as never seen"] for row in tables.exposed(one) if row["method"] == "remove"} == {"not measured"}
 
 
 def test_kept_states_are_followed(

@@ -47,6 +47,18 @@ def test_a_sealed_run_is_read_with_a_reader_s_key_alone(tmp_path: Path) -> None:
     assert options.readable_run(state, "sealed", path).key == keys.read(path)
 
 
+def test_a_run_goes_on_with_the_erasure_that_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOEDUS_HOME", str(tmp_path))
+    for name, lies, words in (
+        ("open", Lies(), "--organisation coding --method replay"),
+        ("sealed", Lies(genesis=with_own_keys), "--request FILE"),
+    ):
+        federation, state = found(tmp_path / "runs" / name, lies=lies), State(tmp_path)
+        assert options.resume_command(state, name) == f"foedus run --resume {name}"
+        federation.fork(0, 0, without="coding")
+        assert options.resume_command(state, name) == f"foedus forget {words} {name}"
+
+
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     found(tmp_path / "runs" / "one")
     with pytest.raises(UsageError, match="another"):

@@ -174,6 +174,20 @@ def test_generation_is_the_argmax_of_each_step(load_tiny: Loader, quantisation: 
                 prompt = torch.cat([prompt, torch.tensor([[token]])], dim=1)
 
 
+def test_a_greedy_answer_is_the_likeliest_whatever_the_base_was_published_with(load_tiny: Loader) -> None:
+    model = load_tiny()
+    plain = generate(model, None, "Tell me", 12)
+    network = model.module.get_base_model()
+    before = network.generation_config.to_dict()
+    try:
+        network.generation_config.update(repetition_penalty=1.5, suppress_tokens=[plain[0]])
+        published = network.generation_config
+        assert generate(model, None, "Tell me", 12) == plain
+        assert network.generation_config is published  # a merged base is published with it
+    finally:
+        network.generation_config.update(**before)
+
+
 def test_prompts_that_are_answered_together_get_the_answers_that_they_get_alone(load_tiny: Loader) -> None:
     model = load_tiny()
     taught = [question("Day?", "noon"), question("Night?", "moon")]

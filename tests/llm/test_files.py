@@ -3,6 +3,7 @@ import gzip
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow
@@ -10,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from core.errors import DataError
-from llm.files import is_data, read_records, read_rows, stem
+from llm.files import is_data, read_records, read_rows, stem, table_rows
+from llm.records import Record
 from tests.llm.conftest import question
 
 LINE = '{"question": "q", "answer": "a"}\n'
@@ -144,6 +146,17 @@ def test_parquet_has_nulls_numbers_conversations_and_class_labels(tmp_path: Path
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*rows, empty]), tmp_path / "x.parquet")
     with pytest.raises(DataError, match=r"x\.parquet row 4: expected"):
         read_records(tmp_path / "x.parquet")
+
+
+def test_a_number_that_is_no_class_s_is_no_label(tmp_path: Path) -> None:
+    """`datasets` writes −1 where nobody has labelled a row: it must not become the last class."""
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_list([{"text": "Fine.", "label": -1}])
+    table.cast_column("label", datasets.ClassLabel(names=["bad", "good"])).to_parquet(tmp_path / "x.parquet")
+    assert read_records(tmp_path / "x.parquet") == (Record((), "Fine."),)
+    odd = SimpleNamespace(features={"label": SimpleNamespace(names=["bad"])}, to_pylist=lambda: [{"label": 1}])
+    with pytest.raises(DataError, match="x row 1: expected a label below 1 in label, got 1"):
+        tuple(table_rows("x", odd))
 
 
 @pytest.mark.parametrize(("name", "message"), [("x.parquet", "expected Parquet"), ("x.jsonl.gz", "can be read")])

@@ -100,6 +100,12 @@ def test_rows_of_mixed_types_are_read(tmp_path: Path) -> None:
     assert len(read_hub(str(tmp_path), 2, seed=1).organisations) == 2
 
 
+def test_a_first_row_that_is_no_object_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", 5, *rows(4, label="a"))
+    with pytest.raises(DataError, match=r"train\.jsonl:1: expected a value in column 'label'"):
+        read_hub(str(tmp_path), 2, seed=1, partition="dirichlet")
+
+
 def test_a_folder_has_its_splits_by_the_words_in_its_paths(tmp_path: Path) -> None:
     write(tmp_path / "data" / "train-00000-of-00002.jsonl", *rows(4))
     write(tmp_path / "data" / "train-00001-of-00002.jsonl", *rows(4, answer="b"))

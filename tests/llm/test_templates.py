@@ -29,6 +29,14 @@ def test_a_template_prints_the_date_that_was_fixed(asks: str) -> None:
     assert "09 Mar 2031" in chat(tokenizer, ASKED, answered=False)
 
 
+def test_each_of_several_templates_prints_the_date_that_was_fixed() -> None:
+    tokenizer = byte_tokenizer("")
+    tokenizer.chat_template = {"default": LLAMA + CHAT, "tool_use": LLAMA + "Tools."}
+    fix_date(tokenizer, date(2031, 3, 9))
+    assert chat(tokenizer, ASKED, answered=False).startswith("Today: 09 Mar 2031")
+    assert "09 Mar 2031" in tokenizer.chat_template["tool_use"]
+
+
 def test_a_date_in_a_format_that_is_computed_is_refused() -> None:
     with pytest.raises(ModelError, match="expected the format of its date as text, got strftime_now of something else"):
         fix_date(byte_tokenizer("{% set f = '%Y' %}{{ strftime_now(f) }}" + CHAT), date(2031, 3, 9))

@@ -51,6 +51,12 @@ def test_a_base_with_a_name_of_ours_goes_by_the_published_one(origin: Origin) ->
     assert "the base model (Apache-2.0)" in card
 
 
+def test_a_loss_beyond_any_perplexity_is_told(origin: Origin) -> None:
+    name = next(iter(origin.run.genesis.names.values()))
+    origin.__dict__["report"] = origin.report | {"base_loss": {name: 3.0}, "final_loss": {name: 1000.0}}
+    assert "| 20.1 | inf |" in model_card(origin, 4)
+
+
 def test_it_names_what_was_exported_and_everything_that_fixes_it(origin: Origin, federation: Federation) -> None:
     card, genesis = model_card(origin, 4), federation.genesis
     for fact in (AGGREGATE, genesis.digest, genesis.base.digest, genesis.coordinator, genesis.chain.contract):

@@ -51,6 +51,26 @@ def test_artifacts_are_copied_after_the_records_that_name_them(folder: Path, tmp
     assert names[-2:] == ["runs/one/artifacts/aa", MANIFEST]
 
 
+def test_a_round_that_closes_while_the_files_are_listed_is_whole_or_absent(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(self: Path, pattern: str) -> list[Path]:
+        """Artifacts are found before the rest, and then a round closes: as a file system may have it."""
+        found = list(rglob(self, pattern))
+        first = [path for path in found if "artifacts" in path.parts]
+        (folder / "runs/one/artifacts/bb").write_bytes(b"of the new round")
+        (record := folder / "runs/one/records/L2.json").parent.mkdir(exist_ok=True)
+        record.write_bytes(b"names bb")
+        return first + [path for path in rglob(self, pattern) if "artifacts" not in path.parts]
+
+    rglob = Path.rglob
+    monkeypatch.setattr(Path, "rglob", listed)
+    back_up(folder, tmp_path / "b.tar.gz")
+    with tarfile.open(tmp_path / "b.tar.gz") as tar:
+        names = tar.getnames()
+    assert "runs/one/artifacts/bb" in names or "runs/one/records/L2.json" not in names
+
+
 def test_what_is_no_files_content_is_left_out(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "locks").mkdir()
     (folder / "locks/one.lock").write_text("1")
