@@ -177,10 +177,11 @@ class Agreement:
     def check(self, genesis: Genesis) -> None:
         """Raise ObjectionError unless the organisation has agreed to a genesis, or its key is anybody's.
 
-        And, as `keep_changes` does, for another history of its members than was shown before.
+        And, as `keep` does, for another history of its members than was shown before.
         """
         if not self._key.derived:
-            keep_changes(self.agreed(genesis.digest), genesis, self._path.parent)
+            self.agreed(genesis.digest)
+            keep(genesis, self._path.parent)
 
     def succeed(self, genesis: Genesis) -> None:
         """Note that this key is to replace one that has agreed to a genesis."""
@@ -258,26 +259,22 @@ class RemoteAgreement:
         """See `Agreement.check`."""
         self._key.show(genesis)
         # The signer's memory decides; the copy here is for the organisation's own commands.
-        if (self._folder / f"{genesis.digest}.json").exists():
-            keep_changes(kept(genesis.digest, self._folder), genesis, self._folder)
+        keep(genesis, self._folder)
 
 
-def keep(genesis: Genesis, folder: Path) -> None:
-    """Write down a genesis that was agreed to, with what changed its members since."""
-    write(folder / f"{genesis.digest}.json", to_json(genesis.to_message()))
-    kept.cache_clear()
+def keep(genesis: Genesis, folder: Path) -> Genesis:
+    """Write down a genesis that was agreed to, with what changed its members since, where that is new.
 
-
-def keep_changes(known: Genesis, genesis: Genesis, folder: Path) -> Genesis:
-    """A genesis with what changed its members since it was agreed to, which is written down when it is new.
-
-    Raises ObjectionError where a change is missing that was shown before: a second history would bring back a member
-    that has left, or a key that was replaced.
+    Raises ObjectionError where a change is missing that was shown before, whatever asks: a second history would bring
+    back a member that has left, or a key that was replaced.
     """
-    if any(signed not in genesis.memberships for signed in known.memberships):
+    path = folder / f"{genesis.digest}.json"
+    known = kept(genesis.digest, folder).memberships if path.exists() else None
+    if any(signed not in genesis.memberships for signed in known or ()):
         raise ObjectionError("memberships: expected those that were shown before, and newer ones, got others")
-    if len(genesis.memberships) > len(known.memberships):
-        keep(genesis, folder)
+    if known is None or len(genesis.memberships) > len(known):
+        write(path, to_json(genesis.to_message()))
+        kept.cache_clear()
     return genesis
 
 

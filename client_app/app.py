@@ -120,7 +120,11 @@ def erase_records(message: Message, context: Context) -> Message:
     check_request(query, node.member(host, query.genesis), host.key)
     held = Counter(record.digest for record in erased.left(host.data.train))
     if query.forget:
-        erased.note({record: held.pop(record) for record in query.records if record in held})
+        newly = {record: held.pop(record) for record in query.records if record in held}
+        # Once, as what waits later was trained without them; who never let one go is asked for no receipt.
+        for lane in query.request.value.lanes if newly else ():
+            node.held_updates(host, query.genesis).drop(lane)
+        erased.note(newly)
     gone = erased.counts()
     known = (tuple(record for record in query.records if record in records) for records in (held, gone))
     return Answers(node, query.genesis).answer(message, RecordsAnswer(*known).to_content())

@@ -9,6 +9,7 @@ node sends what it kept, and trains nothing anew.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from core.errors import FormatError, HeldError, NotNowError, PolicyError, UsageE
 from core.messages.training import Task
 from core.round_key import RoundKey
 from core.storage import jsonl
-from core.storage.blobs import write
+from core.storage.blobs import Folder, write
 from core.update import UpdateManifest
 from core.wire import Packed, Travelling
 
@@ -81,10 +82,8 @@ class HeldUpdates:
 
     def of(self, key: RoundKey, parent: Digest) -> tuple[UpdateManifest, Packed] | None:
         """The update that was kept for a round, made from this parent; raises FormatError for a damaged one."""
-        if not (described := self._path(key.lane, "json")).exists():
-            return None
-        manifest = UpdateManifest.from_dict(from_json(described.read_bytes()))
-        if (manifest.key, manifest.parent) != (key, parent):
+        manifest = self._manifest(key.lane)
+        if manifest is None or (manifest.key, manifest.parent) != (key, parent):
             return None
         return manifest, self.open(manifest)
 
@@ -101,9 +100,25 @@ class HeldUpdates:
         return update
 
     def drop(self, lane: int) -> None:
-        """Forget what was kept of a lane."""
+        """Forget what was kept of a lane; raises RunError when it cannot be removed."""
         for name in ("json", "update"):
-            self._path(lane, name).unlink(missing_ok=True)
+            Folder(self._folder).remove(self._path(lane, name).name)
+
+    def drop_after(self, lane: int, number: int, generation: int) -> None:
+        """Forget what was kept of a lane in a generation before `generation`, for a later round than `number`.
+
+        And what is not whole, of which nobody can say what it knows. Raises RunError.
+        """
+        with suppress(FormatError, UsageError):
+            if (manifest := self._manifest(lane)) and (manifest.generation >= generation or manifest.round <= number):
+                self.open(manifest)
+                return
+        self.drop(lane)
+
+    def _manifest(self, lane: int) -> UpdateManifest | None:
+        """The manifest that was kept of a lane; raises FormatError for a damaged one."""
+        described = self._path(lane, "json")
+        return UpdateManifest.from_dict(from_json(described.read_bytes())) if described.exists() else None
 
     def _path(self, lane: int, kind: str) -> Path:
         return self._folder / f"L{lane:04}.{kind}"

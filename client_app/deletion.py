@@ -4,6 +4,7 @@
     its witness memory                           digests, salted where they speak of states; kept, it is its evidence
     its agent's saved states                     deleted, where they learnt payments of rounds that are gone
     what compression left out of its updates     deleted, where these were trained in rounds that are gone
+    updates that wait for a person               deleted, likewise
 
 No single party can have it delete anything: the requester must have signed its request and the coordinator the
 attestation, for the federation that it joined, and its own ledger must know the erasure.
@@ -39,4 +40,6 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
         feedback = node.feedback(host, genesis, attestation.lane)
         for kept in (notebook, feedback):
             kept.delete_after(attestation.parent_round, attestation.generation)
+        held = node.held_updates(host, genesis)
+        held.drop_after(attestation.lane, attestation.parent_round, attestation.generation)
     return signed(Receipt(genesis.digest, query.organisation, attestation.erasure), host, genesis)

@@ -21,7 +21,7 @@ from pathlib import Path
 from socketserver import StreamRequestHandler, UnixStreamServer
 from typing import Any, Protocol
 
-from client_app.agreement import AgreeingKey, Agreement, keep_changes
+from client_app.agreement import AgreeingKey, Agreement, keep
 from client_app.approvals import Approvals
 from client_app.remote_key import LONGEST_LINE
 from client_app.token_key import TokenKey
@@ -162,8 +162,7 @@ class Signer:
         """Take note of the records that lead to the newest of a lane, in a federation that was agreed to."""
         opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
         changes = [Signed.parse(MembershipRecord, membership) for membership in memberships]
-        known = self._agreement.agreed(federation)
-        genesis = keep_changes(known, known.amended(changes), self._state.agreed_genesis())
+        genesis = keep(self._agreement.agreed(federation).amended(changes), self._state.agreed_genesis())
         if shown or opened:
             self._witness(genesis).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
         return {}

@@ -4,8 +4,8 @@
     follow         the records and salts that lead from those shown before to the newest, as the coordinator shows them:
                    signed, the only record for its round, each growing from the one before, with the weights that the
                    genesis implies and the organisation's own manifest in it
-    confirm        before training on: every record shown, up to the lag, stands on the ledger as it was shown, and the
-                   ledger is that of the genesis, with its members
+    confirm        before training on: every record shown, up to the lag or of an earlier generation, stands on the
+                   ledger as it was shown, and the ledger is that of the genesis, with its members
 
 So a coordinator with two faces, or one that leaves out, swaps or reweighs an update, is caught, and the error names the
 round. A witness has no other updates, so it cannot see whether the aggregate was computed rightly: an audit of the
@@ -122,11 +122,14 @@ class Witness:
     def check_open(self, key: RoundKey) -> None:
         """Check that a round is still to be trained.
 
-        Raises ObjectionError for a round whose record the organisation was shown, and for one that it has trained for
-        so often that its memory would only grow.
+        Raises ObjectionError for a round whose record the organisation was shown, for one of a generation that is over,
+        and for one that it has trained for so often that its memory would only grow.
         """
         if key in self._shown:
             raise ObjectionError(f"{key}: it is closed, as its record was shown before")
+        # In it a key that was replaced, and whoever has stolen that, would count again.
+        if key.generation < (newest := self._newest(key.lane)):
+            raise ObjectionError(f"{key}: its generation is over, as generation {newest} was shown before")
         if len(self._sent.get(key, ())) >= _MOST_ATTEMPTS:
             raise ObjectionError(f"{key}: expected at most {_MOST_ATTEMPTS} attempts, got more")
 
@@ -153,6 +156,7 @@ class Witness:
         if self._caught:
             raise ObjectionError(self._caught)
         if record.admitted:
+            self._check_line(record.key)
             self._check_linked(record)
         try:
             # An empty round never reaches a ledger and is tried again, so there is nothing of it to remember.
@@ -208,17 +212,19 @@ class Witness:
             raise ObjectionError(f"{manifest.key}: its parent {manifest.parent} is no record that was shown before it")
 
     def confirm(self, lane: int, generation: int, round_number: int) -> Standing:
-        """Check the ledger before training `round_number`.
+        """Check the ledger before training `round_number`, for rounds up to the lag, and all of earlier generations.
 
         Raises IntegrityError when the ledger has another round than was shown, is not the one of the genesis, or knows
         the run with other members.
         """
         if self._ledger is None:
             return Standing(trusting=True)
+        # A generation opens when all before it is on the ledger: no rounds of one are too few to be due.
+        last = generation, round_number - 1 - self._lag
         due = [
             key
             for key in sorted(self._shown.keys() - self._confirmed)
-            if (key.lane, key.generation) == (lane, generation) and key.round <= round_number - 1 - self._lag
+            if key.lane == lane and (key.generation, key.round) <= last
         ]
         # A ledger that does not answer must not stop the training: its rounds are reported as missing.
         with suppress(LedgerUnreachableError):
@@ -282,6 +288,22 @@ class Witness:
             self._write({"caught": what} if known else {"opened": asdict(opened)})
         if self._caught:
             raise ObjectionError(self._caught)
+
+    def _newest(self, lane: int) -> int:
+        """The newest generation of a lane: by what opened it, or by a change of members that is to open it."""
+        places = *self._opened, *(signed.value.place for signed in self._genesis.memberships)
+        return max((generation for where, generation in places if where == lane), default=0)
+
+    def _check_line(self, key: RoundKey) -> None:
+        """Check that a record which was not shown before is of the newest generation, or of those that it grows from.
+
+        As far as it was shown what opened them. Raises ObjectionError.
+        """
+        generation = max(self._newest(key.lane), key.generation)
+        while generation > key.generation and (opened := self._opened.get((key.lane, generation))):
+            if key.round > opened.parent_round and key not in self._shown:
+                raise ObjectionError(f"{key}: expected a record that generation {generation} grows from, got another")
+            generation = opened.parent_generation
 
     def _check_linked(self, record: RoundRecord) -> None:
         """Check that a record follows or leads to one that was shown: what lies between could be another history."""

@@ -8,12 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from core.errors import ModelError
 from llm.differentiate import Seen, hooked
 from llm.model import Model
+
+_PROBE = 4
+"""Tokens of the pass that shows whether a decoder is built as this module says."""
+_TOLERANCE = 0.1
+"""Of the largest logit: what bfloat16 loses in many blocks is less, and another build is off by more."""
+_PROBED: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +60,9 @@ def residual_stream(model: Model) -> ResidualStream:
         known = any(name in model.layers for name in writers) and len(head.weight) == network.config.vocab_size
     except AttributeError as error:
         raise ModelError(f"attribution: expected a decoder like Llama's, got {type(network).__name__}") from error
-    # A capped logit is not linear in what was written: its parts would not add up to it.
-    if not known or getattr(network.config, "final_logit_softcapping", None):
+    # A capped logit is not linear in what was written: its parts would not add up to it where it is large.
+    capped = getattr(network.config, "final_logit_softcapping", None)
+    if not known or capped or not _adds_up(model, stream):
         raise ModelError(f"attribution: expected a decoder like Llama's, got {type(network).__name__}")
     return stream
 
@@ -103,7 +111,13 @@ class Writes:
 @contextmanager
 def watched_writes(model: Model) -> Iterator[Writes]:
     """Inside, a forward pass fills the value; raises ModelError for a decoder that is not built as this module says."""
-    stream, seen = residual_stream(model), Seen(model.device)
+    with _watching(model, residual_stream(model)) as writes:
+        yield writes
+
+
+@contextmanager
+def _watching(model: Model, stream: ResidualStream) -> Iterator[Writes]:
+    seen = Seen(model.device)
     watched = {"embedding": stream.embedding, "norm": stream.norm}
     for name in stream.writers:
         watched[name] = model.module.get_base_model().get_submodule(name)
@@ -111,6 +125,18 @@ def watched_writes(model: Model) -> Iterator[Writes]:
             watched[f"{name}.base"] = model.layers[name].get_base_layer()
     with hooked([(module, seen.hook(name)) for name, module in watched.items()]):
         yield Writes(stream, seen.inputs, seen.outputs)
+
+
+def _adds_up(model: Model, stream: ResidualStream) -> bool:
+    """Whether what is written, read as `Writes` reads it, gives the logits; looked at once for a model."""
+    if model not in _PROBED:
+        tokens = torch.arange(_PROBE, device=model.device).remainder(len(stream.head.weight)).unsqueeze(0)
+        with torch.no_grad(), model.without_adapter(), model.autocast(), _watching(model, stream) as writes:
+            logits = model.module.get_base_model()(input_ids=tokens).logits[0].float()
+        highest, likeliest = logits.max(-1)
+        _, base = writes.at((0, slice(None))).readers(likeliest)
+        _PROBED[model] = bool((base - highest).abs().max() <= _TOLERANCE * logits.abs().max())
+    return _PROBED[model]
 
 
 def _frozen(norm: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def test_every_member_s_participation_is_proved_from_a_file(federation: Federati
     assert again == proof
     assert federation.ledger.read(proof.key) is not None
     assert again.check(federation.ledger) == federation.ledger.read(proof.key)[1]  # type: ignore[index]  # just read
+
+
+def test_who_joined_since_has_a_proof_by_the_genesis_that_knows_it(
+    federation: Federation, proof: ParticipationProof
+) -> None:
+    """A ledger knows the founders; who joins stands in the memberships of the genesis, which evidence carries."""
+    founders = deepcopy(federation.ledger)
+    members = founders._members[federation.genesis.digest]
+    founders._members[federation.genesis.digest] = members - {proof.signed.value.organisation}
+    with pytest.raises(IntegrityError, match="expected a member"):
+        proof.check(founders)
+    assert proof.check(founders, federation.genesis) == proof.check(federation.ledger)
 
 
 def test_who_did_not_take_part_has_no_proof(federation: Federation) -> None:

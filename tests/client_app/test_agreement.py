@@ -247,21 +247,42 @@ def test_a_newcomer_agrees_by_joining_and_a_member_only_in_its_own_federation(tm
         own.check(replace(genesis, run="another"))
 
 
-def test_a_history_of_members_without_what_was_shown_before_is_refused(tmp_path: Path) -> None:
-    """A coordinator that brings back a key that was replaced."""
-    genesis, new = drawn(tmp_path), own_key(77)
-    old, own = KEYS[0], agreement(tmp_path)
+def rotated(genesis: Genesis, old: Key, new: Key) -> Genesis:
+    """A genesis behind whose first generation a key was replaced."""
     rotation = Rotation(genesis.digest, old.address, old.address, new.address, old.address)
     proposal = Proposal(genesis.digest, 0, 1, genesis.digest, genesis.lanes[0], ())
-    signed = rotation.sign(old, genesis.chain, new)
-    record = MembershipRecord(genesis.digest, proposal, (), (), "11" * 32, (signed,))
-    changed = genesis.amended([record.sign(f.COORDINATOR, genesis.chain)])
+    record = MembershipRecord(genesis.digest, proposal, (), (), "11" * 32, (rotation.sign(old, genesis.chain, new),))
+    return genesis.amended([record.sign(f.COORDINATOR, genesis.chain)])
+
+
+def test_a_history_of_members_without_what_was_shown_before_is_refused(tmp_path: Path) -> None:
+    """A coordinator that brings back a key that was replaced; also one that asks again what it asked before that."""
+    genesis, new = drawn(tmp_path), own_key(77)
+    old, own = KEYS[0], agreement(tmp_path)
+    changed = rotated(genesis, old, new)
+    own.consent(genesis)
     own.consent(genesis)
     own.check(genesis)
     own.check(changed)
-    assert kept(genesis.digest, tmp_path).signing(old.address) == new.address
+    for ask in (own.check, own.consent):
+        assert kept(genesis.digest, tmp_path).signing(old.address) == new.address
+        with pytest.raises(ObjectionError, match="memberships: expected those that were shown before"):
+            ask(genesis)
+    own.check(changed)
+
+
+def test_a_newcomer_that_is_asked_again_to_join_forgets_no_change_that_it_was_shown(tmp_path: Path) -> None:
+    genesis, newcomer, new = drawn(tmp_path), own_key(77), own_key(78)
+    joins = (Organisation(newcomer.address, "newcomer", 10, derived=False),)
+    proposal = Proposal(genesis.digest, 0, 1, genesis.digest, genesis.lanes[0], joins)
+    own = Agreement(tmp_path / "newcomer" / "agreed.jsonl", newcomer)
+    own.admit(genesis, proposal)
+    own.admit(genesis, proposal)  # as when too few others agreed
+    changed = rotated(genesis, KEYS[0], new)
+    own.admit(changed, proposal)  # or when a key was replaced meanwhile
     with pytest.raises(ObjectionError, match="memberships: expected those that were shown before"):
-        own.check(genesis)
+        own.admit(genesis, proposal)
+    assert kept(genesis.digest, tmp_path / "newcomer").signing(KEYS[0].address) == new.address
 
 
 def test_a_key_that_is_to_replace_another_has_agreed_to_what_that_did(tmp_path: Path) -> None:

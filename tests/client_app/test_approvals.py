@@ -105,6 +105,32 @@ def test_what_a_node_keeps_is_given_back_for_its_own_round_and_parent_alone(tmp_
     kept.drop(made.lane)
 
 
+@pytest.mark.parametrize(("place", "stays"), [((0, 2), True), ((0, 3), False), ((1, 3), True), ((2, 4), True)], ids=str)
+def test_what_an_erasure_takes_back_is_kept_no_longer(tmp_path: Path, place: tuple[int, int], stays: bool) -> None:
+    """Generation 1 opens behind round 2: of lane 0, and of no other."""
+    kept, update = HeldUpdates(tmp_path), f.update_of(GENESIS, "medical")
+    made = manifest(place[1], generation=place[0], update=update.digest)
+    for lane in (0, 1):
+        kept.keep(replace(made, lane=lane), update)
+    for _ in range(2):  # once more changes nothing
+        kept.drop_after(0, 2, 1)
+        assert [path.name for path in sorted(tmp_path.glob("L0000.*"))] == ["L0000.json", "L0000.update"] * stays
+    assert kept.of(replace(made.key, lane=1), made.parent)
+
+
+@pytest.mark.parametrize("damage", ["L0000.json", "L0000.update"])
+@pytest.mark.parametrize("data", [None, b"{"])
+def test_of_what_is_not_whole_nobody_can_say_what_it_knows(tmp_path: Path, damage: str, data: bytes | None) -> None:
+    kept, update = HeldUpdates(tmp_path), f.update_of(GENESIS, "medical")
+    kept.keep(manifest(1, update=update.digest), update)
+    if data is None:
+        (tmp_path / damage).unlink()
+    else:
+        (tmp_path / damage).write_bytes(data)
+    kept.drop_after(0, 2, 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_bytes_that_are_not_those_of_the_manifest_are_not_given_back(tmp_path: Path) -> None:
     kept = HeldUpdates(tmp_path)
     made = manifest(update=f.update_of(GENESIS, "medical").digest)

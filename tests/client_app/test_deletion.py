@@ -59,6 +59,17 @@ class Home:
         terms = Terms(4.0, 4, 3, 10, 1.0, 100.0)
         for place in PLACES:
             self.notebook.note(*place, Agent(terms, 1, QFunction.untaught(Learning())))
+        self.hold(0, 3)
+
+    def hold(self, generation: int, number: int) -> None:
+        """Keep an update of lane 0, as one that a person is to look at."""
+        update = f.update_of(GENESIS, NAME)
+        plain = replace(f.manifest(GENESIS), generation=generation, round=number, update=update.digest)
+        self.node.held_updates(self.host, GENESIS).keep(plain, update)
+
+    @property
+    def holds(self) -> bool:
+        return any(self.state.held(GENESIS.digest, self.host.key.address).glob("*"))
 
     @property
     def notebook(self) -> Notebook:
@@ -90,6 +101,14 @@ def test_states_that_knew_the_erased_go_and_a_receipt_says_so(home: Home) -> Non
         assert receipt.verified(GENESIS).erasure == attestation(GENESIS).erasure
         assert receipt.value.organisation == f.address(NAME)
         assert home.kept == [(0, 0), (0, 1), (1, 2), (1, 3)]
+        assert not home.holds
+
+
+@pytest.mark.parametrize("place", [(0, 1), (1, 3)])
+def test_an_update_that_waits_and_knows_nothing_of_the_erased_stays(home: Home, place: tuple[int, int]) -> None:
+    home.hold(*place)
+    home.told(attested(GENESIS))
+    assert home.holds
 
 
 def test_states_of_another_lane_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +145,7 @@ def test_nothing_goes_when_what_is_asked_does_not_hold(home: Home, signed: Signe
     with pytest.raises(IntegrityError, match=error):
         home.told(signed)
     assert home.kept == PLACES
+    assert home.holds
 
 
 def test_it_deletes_for_its_own_federation_only(home: Home) -> None:

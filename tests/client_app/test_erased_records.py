@@ -88,6 +88,25 @@ def test_it_says_which_it_trains_on_and_forgets_when_told(home: Node) -> None:
     assert home.erased_records(host(home), GENESIS).counts() == {one.digest: 2, two.digest: 1}
 
 
+def test_an_update_that_waits_and_was_trained_on_what_is_forgotten_goes_once(home: Node) -> None:
+    """Also of an organisation that never let one go, of which nobody else has anything to delete."""
+    kept, update, asked = (
+        home.held_updates(host(home), GENESIS),
+        f.update_of(GENESIS, NAME),
+        query(*RECORDS[:2], forget=True),
+    )
+    made = [replace(f.manifest(GENESIS), lane=lane, update=update.digest) for lane in (0, 1)]
+    for manifest in made:
+        kept.keep(manifest, update)
+    replied(replace(asked, forget=False))
+    assert all(kept.of(manifest.key, manifest.parent) for manifest in made)
+    replied(asked)
+    assert [bool(kept.of(manifest.key, manifest.parent)) for manifest in made] == [False, True]
+    kept.keep(made[0], update)  # trained without them
+    replied(asked)
+    assert kept.of(made[0].key, made[0].parent)
+
+
 def test_what_is_forgotten_is_trained_on_no_more_and_nothing_else_moves(home: Node) -> None:
     first, second = GENESIS.lanes_of(KEY.address)
     before = {lane: home.records(host(home), GENESIS, lane) for lane in (first, second)}

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from client_app.agreement import Agreement, RemoteAgreement, keep
+from client_app.agreement import Agreement, RemoteAgreement, keep, kept
 from client_app.remote_key import RemoteKey
 from client_app.signer import STATEMENTS, Signer, SignerServer
 from core.canonical import from_json, to_json
@@ -202,18 +202,25 @@ def agreeing(tmp_path: Path) -> Iterator[list[RemoteKey]]:
         yield sorted(found, key=lambda key: int(key.address, 16))
 
 
-def test_signers_draw_a_seed_and_agree_to_one_genesis_and_no_other(agreeing: list[RemoteKey], tmp_path: Path) -> None:
-    """The memory of what was agreed is the signer's: foreign code of the node cannot show a nonce twice."""
+def founded(agreements: list[RemoteAgreement], agreeing: list[RemoteKey]) -> tuple[list[Any], Genesis]:
+    """Their registrations, and the genesis that follows from the nonces that they have shown."""
     members = tuple(Organisation(key.address, f"member-{i}", 100, False) for i, key in enumerate(agreeing))
     plain = [Registration(member, f.COORDINATOR.address, f.RUN, f.other("challenge")) for member in members]
-    agreements = [RemoteAgreement(tmp_path / "node", key) for key in agreeing]
     registrations = [a.register(each, f.CHAIN) for a, each in zip(agreements, plain, strict=True)]
     nonces = tuple(agreement.reveal(registrations, f.CHAIN) for agreement in agreements)
+    lanes = (tuple(member.address for member in members),)
+    values = {"organisations": members, "lanes": lanes, "nonces": nonces, "seed": from_nonces(nonces)}
+    return registrations, replace(f.genesis(), **values)
+
+
+def test_signers_draw_a_seed_and_agree_to_one_genesis_and_no_other(agreeing: list[RemoteKey], tmp_path: Path) -> None:
+    """The memory of what was agreed is the signer's: foreign code of the node cannot show a nonce twice."""
+    agreements = [RemoteAgreement(tmp_path / "node", key) for key in agreeing]
+    registrations, genesis = founded(agreements, agreeing)
+    nonces = genesis.nonces
     assert [commitment_to(nonce) for nonce in nonces] == [signed.value.nonce for signed in registrations]
     with pytest.raises(IntegrityError, match="it was shown for other members before"):
         agreements[0].reveal(registrations[:2], f.CHAIN)
-    lanes = (tuple(member.address for member in members),)
-    genesis = replace(f.genesis(), organisations=members, lanes=lanes, nonces=nonces, seed=from_nonces(nonces))
     with pytest.raises(IntegrityError, match="has agreed to found"):
         agreements[0].check(genesis)
     consents = tuple(agreement.consent(genesis) for agreement in agreements)
@@ -623,6 +630,36 @@ def rotated(federation: Federation, new: Key) -> tuple[Rotation, MembershipRecor
     return rotation, record, opened
 
 
+@pytest.mark.parametrize("opening", [True, False], ids=["opened", "decided"])
+def test_nothing_more_is_signed_in_a_generation_that_is_over(
+    federation: Federation, settings: SignerSettings, opening: bool
+) -> None:
+    """Once a change of members was shown, whoever asks: at a place before it, a key that it replaced would count."""
+    genesis, chain = federation.genesis, federation.genesis.chain
+    signer, records = Signer(settings, federation.members[OWN]), records_of(federation)
+    show: dict[str, Any] = {"ask": "show", "federation": genesis.digest, "openings": [], "memberships": []}
+    for number in (1, 2):
+        assert "signature" in signing(signer, own_manifest(federation, number), chain)
+        head = records[number - 1]
+        shown = [ShownRecord(head, federation.run.salts(head.value)).to_dict()]
+        assert signer.answer(to_json(show | {"shown": shown})) == {}
+    gone = federation.members[NAMES[1]]
+    leave = Leave(genesis.digest, gone.address).sign(gone, chain)
+    proposal = replace(proposal_of(federation), parent=head.value.digest)
+    record = MembershipRecord(genesis.digest, proposal, (), (leave,), "33" * 32)
+    opened = GenerationRecord(
+        genesis.digest, 0, 1, 0, 2, proposal.parent, proposal.parent, 3, record.change, record.members, record.digest
+    ).sign(COORDINATOR, chain)  # fmt: skip
+    changed = {"memberships": [record.sign(COORDINATOR, chain).to_dict()]}
+    openings = [opened.to_dict()] if opening else []
+    assert signer.answer(to_json(show | changed | {"shown": shown, "openings": openings})) == {}
+    made = own_manifest(federation, 3)
+    for asked in (signer, Signer(settings, federation.members[OWN])):
+        assert "its generation is over, as generation 1 was shown" in signing(asked, made, chain)["refused"]
+    assert signer.answer(to_json(show | changed | {"shown": shown, "openings": [opened.to_dict()]})) == {}
+    assert "signature" in signing(signer, replace(made, generation=1), chain)
+
+
 def test_a_new_key_signs_under_the_old_address_once_the_rotation_was_shown(
     federation: Federation, settings: SignerSettings
 ) -> None:
@@ -647,6 +684,28 @@ def test_a_new_key_signs_under_the_old_address_once_the_rotation_was_shown(
     # The old key, and a coordinator that shows a history without the rotation.
     assert "expected one of" in signing(before, made, genesis.chain)["refused"]
     assert "shown before" in signer.answer(to_json(show | {"memberships": []}))["refused"]
+
+
+def test_a_founding_that_is_asked_again_takes_no_change_of_members_from_the_memory(
+    agreeing: list[RemoteKey], tmp_path: Path
+) -> None:
+    """Neither from the signer's, whatever asks, nor from that of its node."""
+    held, new = own_key(1), own_key(77)
+    agreements = [RemoteAgreement(tmp_path / "node", key) for key in agreeing]
+    _, genesis = founded(agreements, agreeing)
+    own = next(a for a, key in zip(agreements, agreeing, strict=True) if key.address == held.address)
+    rotation = Rotation(genesis.digest, held.address, held.address, new.address, held.address)
+    proposal = Proposal(genesis.digest, 0, 1, genesis.digest, genesis.lanes[0], ())
+    record = MembershipRecord(genesis.digest, proposal, (), (), "33" * 32, (rotation.sign(held, genesis.chain, new),))
+    changed = genesis.amended([record.sign(f.COORDINATOR, genesis.chain)])
+    own.consent(genesis)
+    own.check(changed)
+    for ask in (own.consent, own.check):
+        with pytest.raises(IntegrityError, match="the signer refuses: memberships: expected those that were shown"):
+            ask(genesis)
+        for folder in (tmp_path / "node", tmp_path / "signer-1" / "state" / "agreed"):
+            kept.cache_clear()
+            assert kept(genesis.digest, folder).signing(held.address) == new.address
 
 
 def test_a_memory_that_cannot_be_read_is_no_objection_to_the_coordinator(

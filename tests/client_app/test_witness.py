@@ -16,7 +16,7 @@ from core.rounds import Admitted, Best, Rejection, RoundRecord, Salts, ShownReco
 from core.signed import Signed
 from core.update import UpdateManifest
 from tests.behaviours.ledger import some_digest
-from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build, compared
+from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, advance, build, compared
 
 OWN = NAMES[0]
 
@@ -304,6 +304,49 @@ def test_a_confirmed_round_is_not_asked_for_again(tmp_path: Path) -> None:
     assert len(again._confirmed) == 4
 
 
+class Asked(MemoryLedger):
+    """A ledger that knows what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: list[tuple[int, int]] = []
+
+    def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+        self.keys.append((key.generation, key.round))
+        return super().read(key)
+
+
+@pytest.mark.parametrize("parent_round", [4, 2])
+def test_the_last_rounds_of_a_generation_are_confirmed_before_the_next_is_trained_in(
+    tmp_path: Path, parent_round: int
+) -> None:
+    """Once each, also those that an erasure has taken back: they were on the ledger before it began."""
+    federation = a_federation(tmp_path, ledger=(ledger := Asked()))
+    by = witness(federation, tmp_path, ledger)
+    ledger.keys.clear()
+    watch(by, federation)
+    assert ledger.keys == [(0, 1), (0, 2), (0, 3)]
+    by.follow([], [federation.fork(0, parent_round, without=NAMES[1]).sign(COORDINATOR, federation.genesis.chain)])
+    for _ in range(2):
+        assert by.confirm(0, 1, parent_round + 1) == Standing(trusting=False)
+    assert by.confirm(1, 0, 9) == Standing(trusting=False)
+    assert ledger.keys == [(0, 1), (0, 2), (0, 3), (0, 4)]
+
+
+def test_a_coordinator_that_opens_a_generation_before_a_round_is_due_is_caught_by_the_ledger(tmp_path: Path) -> None:
+    """It shows one organisation a history of its own, by a new key every other round."""
+    federation = a_federation(tmp_path, Lies(commitment=other_aggregate))
+    by = witness(federation, tmp_path, federation.ledger)
+    assert watch(by, federation) == Standing(trusting=False)
+    by.follow([], [federation.fork(0, 4, without=NAMES[1]).sign(COORDINATOR, federation.genesis.chain)])
+    with pytest.raises(IntegrityError, match="round 4 of lane 0, generation 0: the ledger has aggregate"):
+        by.confirm(0, 1, 5)
+    empty = MemoryLedger()
+    empty.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
+    behind = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), empty).confirm(0, 1, 5)
+    assert behind.behind == (RoundKey(federation.genesis.digest, 0, 0, 4),)
+
+
 class Elsewhere(MemoryLedger):
     domain = replace(MemoryLedger.domain, chain_id=1)
 
@@ -399,6 +442,44 @@ def test_a_round_whose_record_was_shown_is_not_trained_again(tmp_path: Path) -> 
     with pytest.raises(ObjectionError, match="it is closed"):
         by.check_open(shown)
     by.check_open(replace(shown, round=99))
+
+
+def test_a_generation_that_is_over_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Neither is it trained in, nor is more of it believed, as by whoever has a coordinator's key of then."""
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, federation.ledger)
+    watch(by, federation)
+    last = [signed.value for signed in federation.run.records()][-1]
+    by.check_open(replace(last.key, round=5))
+    by.follow([], [federation.fork(0, 2, without=NAMES[1]).sign(COORDINATOR, federation.genesis.chain)])
+    without = leave_out(federation, replace(last, round=3))
+    more = replace(without, round=5, parent=last.digest).sign(COORDINATOR, federation.genesis.chain)
+    for knowing in (by, Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)):
+        for number in (3, 5):
+            with pytest.raises(ObjectionError, match=r"it is closed|its generation is over, as generation 1 was shown"):
+                knowing.check_open(replace(last.key, round=number))
+        with pytest.raises(ObjectionError, match=r"round 5 .*expected a record that generation 1 grows from"):
+            knowing.check_record(more, Salts.draw(more.value))
+        assert not knowing.caught, "its coordinator may have another key by now"
+        knowing.check_open(replace(last.key, generation=1, round=3))
+        knowing.check_open(replace(last.key, lane=1, round=5))
+
+
+def test_what_a_newer_generation_grows_from_is_still_believed(tmp_path: Path) -> None:
+    """Of an organisation that was away: the last rounds of one generation come with the opening of the next."""
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, federation.ledger)
+    by.follow(shown_rounds(federation, 1))
+    opening = federation.fork(0, 3, without=NAMES[1]).sign(COORDINATOR, federation.genesis.chain)
+    by.follow(shown_rounds(federation, 1, 2, 3), [opening])
+    with pytest.raises(ObjectionError, match=r"round 4 .*expected a record that generation 1 grows from"):
+        by.follow(shown_rounds(federation, 4), [opening])
+    advance(federation, 4)
+    newest = list(federation.run.records())[-1]
+    own = next(a.signed for a in newest.value.admitted if a.organisation == own_address(federation))
+    by.sent(own)
+    by.follow([ShownRecord(newest, federation.run.salts(newest.value))], [opening])
+    assert by.rounds == 4
 
 
 def test_a_memory_does_not_grow_without_end_by_one_round_that_is_asked_for_again(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Build:
         self.environment = os.environ | {"PYTHONPATH": f"{info.parent}{os.pathsep}{ROOT}"}
 
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-c", "from console.entry import main; main()", *map(str, arguments)]
+        command = [sys.executable, "-P", "-c", "from console.entry import main; main()", *map(str, arguments)]
         return subprocess.Popen(
             command, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

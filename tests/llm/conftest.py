@@ -7,8 +7,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.cohere import CohereConfig
 from transformers.models.gemma3 import Gemma3TextConfig
+from transformers.models.glm4 import Glm4Config
 from transformers.models.gpt2 import GPT2Config
+from transformers.models.granite import GraniteConfig
 from transformers.models.llama import LlamaConfig
 from transformers.models.mistral import MistralConfig
 from transformers.models.mixtral import MixtralConfig
@@ -17,6 +20,7 @@ from transformers.models.phi import PhiConfig
 from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3 import Qwen3Config
 from transformers.models.smollm3 import SmolLM3Config
+from transformers.models.stablelm import StableLmConfig
 
 from llm.model import Model, ModelSpec, Quantisation, load
 from llm.records import Message, Record
@@ -64,6 +68,11 @@ CONFIGS |= {
         vocab_size=260, n_embd=48, n_layer=2, n_head=4, n_positions=256, bos_token_id=257, eos_token_id=258
     ),
     "mixtral": lambda: MixtralConfig(**_NARROW, num_local_experts=4),
+    # Named like Llama and built otherwise: scaled streams, another norm, norms behind what is written.
+    "granite": lambda: GraniteConfig(**_NARROW, embedding_multiplier=6.0, residual_multiplier=0.3, logits_scaling=4.0),
+    "stablelm": lambda: StableLmConfig(**_NARROW, partial_rotary_factor=0.5),
+    "cohere": lambda: CohereConfig(**_NARROW),
+    "glm4": lambda: Glm4Config(**_SIZES),
 }
 
 Loader = Callable[..., Model]

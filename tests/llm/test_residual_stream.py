@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from core.errors import ModelError
+from llm import residual_stream as module
 from llm.model import Model, ModelSpec, load
 from llm.residual_stream import ResidualStream, Writes, residual_stream, watched_writes
+from tests.llm.conftest import ARCHITECTURES, Loader
 from tests.llm.small_decoder import DOWN, Decoder, O, RootMeanSquare, V, linear, small_model
 from tests.llm.test_model import random_adapter
 
@@ -31,7 +33,8 @@ def test_the_writers_of_a_decoder_and_its_last_block() -> None:
     assert stream.mlps == {"model.layers.0.mlp": network.model.layers[0].mlp}
 
 
-def test_a_block_with_norms_behind_its_writers_has_them() -> None:
+def test_a_block_with_norms_behind_its_writers_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_adds_up", lambda *_: True)  # the typed block passes no such norm
     small = model()
     block = small.module.get_base_model().model.layers[0]
     block.post_attention_layernorm, block.post_feedforward_layernorm = nn.Identity(), nn.Identity()
@@ -55,6 +58,19 @@ def test_decoders_of_another_build_are_refused() -> None:
     for refused in (values, capped, other):
         with pytest.raises(ModelError, match="expected a decoder like Llama's, got Decoder"):
             residual_stream(refused)
+
+
+@pytest.mark.parametrize("architecture", ["granite", "stablelm", "cohere", "glm4"])
+def test_a_decoder_whose_parts_are_not_its_logits_is_refused(load_tiny: Loader, architecture: str) -> None:
+    """Their layers have the names of Llama's; scores read off them would be wrong, or all zero."""
+    with pytest.raises(ModelError, match="expected a decoder like Llama's, got"):
+        residual_stream(load_tiny(architecture))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_parts_of_known_decoders_are_their_logits(load_tiny: Loader, architecture: str) -> None:
+    (small := load_tiny(architecture)).set_adapter(random_adapter(small, rank=4, seed=3))
+    assert len(residual_stream(small).writers) == 4
 
 
 def test_a_forward_pass_fills_the_writes() -> None:
