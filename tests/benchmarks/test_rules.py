@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rules import ALONE, CASES, Case, cases, measured, row
+from benchmarks.rules import ALONE, CASES, SHAPE, Case, cases, measured, row
 from benchmarks.targets import TARGETS
 from core.aggregation import RULES
 from core.config import RunConfig
+from core.storage.run_folder import RunFolder
 from core.wire import DOWN
+from tests import federation as f
 
 
 def test_every_rule_is_tried_with_the_mean_and_with_the_default_rate() -> None:
@@ -31,9 +33,10 @@ def test_the_default_rule_is_tried_in_every_form_that_saves_much_and_with_each_a
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
-    run = {"base_loss": {"a": 4.0, "b": 2.0}, "final_loss": {"a": 1.0, "b": 0.5}}
+    run = {"options": ["--seed", "7", *SHAPE], "base_loss": {"a": 4.0, "b": 2.0}, "final_loss": {"a": 1.0, "b": 0.5}}
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
     (tmp_path / "said.json").write_text("62.5", encoding="utf-8")
+    RunFolder(tmp_path / "state" / "runs" / "one").begin(f.genesis(), f.readers(f.genesis()))
     found = measured(tmp_path, (), 7, ())
     assert found == {"base loss": 3.0, "final loss": 0.75, "change percent": -75.0, "facts said percent": 62.5}
     assert row(Case(), [found, found])["facts said percent"] == "62.5 ± 0"
