@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
@@ -114,6 +113,8 @@ def _flat(state: AdapterState) -> Float64:
 
 def _copies(updates: Float64) -> NDArray[np.int64]:
     """The number of copies of each update, itself and copies of copies included."""
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - a second that other commands need not wait
+
     norms = np.linalg.norm(updates, axis=1, keepdims=True)
     directions = np.divide(updates, norms, out=np.zeros_like(updates), where=norms > 0)
     # Components and not neighbours: a copy of a copy is a copy, too.

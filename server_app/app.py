@@ -109,6 +109,10 @@ def main(grid: Grid, context: Context) -> None:
 
 def train(grid: Grid, context: RunContext) -> None:
     """Train a new run, or the rounds that a resumed one lacks."""
+    if (run := context.run).started:
+        if not context.config.resume:
+            raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
+        run.check_settled()  # the rounds of its generation are the erasure's to make
     with federation(grid, context) as strategy:
         strategy.start(grid)
         context.events.write("trained", aggregate=strategy.rounds.served.digest)
@@ -261,10 +265,6 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     Erased organisations, and one that is `leaving`, need not be there.
     """
     config, run, state = context.config, context.run, context.state
-    if run.started and not config.resume and config.mode == "train":
-        raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
-    if run.started and config.mode == "train":
-        run.check_settled()  # the rounds of its generation are the erasure's to make
     state.remember(replace(config, run=run.name))
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
     former = state.existing(config.from_run) if config.from_run else None

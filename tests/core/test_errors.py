@@ -25,6 +25,8 @@ INTERNAL = {
     "console.web.chat_request.RequestError",
     "console.web.engine.BusyError",
     "console.web.security.TooLargeError",
+    # A client of it that reads nothing: the server gives it up.
+    "console.web.security._NotReadingError",
 }
 """Exceptions that never leave their package: each is caught and told as something else."""
 
