@@ -91,7 +91,8 @@ def machines(name: str) -> list[dict[str, Any]]:
     """Hardware and versions of each machine that measured some of MEASURED/NAME, at the greatest of its loads."""
     found: dict[str, dict[str, Any]] = {}
     for path in (MEASURED / name).glob("*.json"):
-        one = {of: read(path)[of] for of in ("hardware", "versions")}
+        found_there = read(path)
+        one = {of: found_there[of] for of in ("hardware", "versions")}
         machine = json.dumps(one | {"hardware": one["hardware"] | {"load_average": None}}, sort_keys=True)
         if one["hardware"]["load_average"] >= found.get(machine, one)["hardware"]["load_average"]:
             found[machine] = one

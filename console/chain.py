@@ -66,11 +66,10 @@ def deploy(
         raise UsageError(f"deploying on {chain}: expected --key, the key file of an account with funds, got none")
     folder = state_of(state).folder
     addresses = control.deploy(chain, folder, keys.read(key.expanduser()) if key else administrator())
-    url = redacted(chain)
-    if chain in ("embedded", "anvil"):
-        url = control.status(chain, folder).urls["public"]
-    parts = [table(f"Contracts on {redacted(chain)}", ("contract", "address"), addresses.items())]
-    answer({"chain": redacted(chain), "url": url, "addresses": dict(addresses)}, parts, as_json=as_json)
+    url = control.status(chain, folder).urls["public"] if chain in ("embedded", "anvil") else redacted(chain)
+    chain = redacted(chain)
+    parts = [table(f"Contracts on {chain}", ("contract", "address"), addresses.items())]
+    answer({"chain": chain, "url": url, "addresses": dict(addresses)}, parts, as_json=as_json)
 
 
 def _answer(state: Path, found: control.ChainStatus, as_json: bool) -> None:

@@ -97,7 +97,7 @@ def table_rows(where: str, table: Any) -> Iterator[Row]:
     for number, row in enumerate(table.to_pylist() if hasattr(table, "to_pylist") else table, start=1):
         labels = {field: row[field] for field in names if isinstance(row[field], int)}
         for field, label in labels.items():
-            if not -1 <= label < len(names[field]):
+            if not _NO_LABEL <= label < len(names[field]):
                 raise DataError(
                     f"{where} row {number}: expected a label below {len(names[field])} in {field}, got {label}"
                 )

@@ -83,7 +83,7 @@ def _at_random(
     if column is None:
         parts = [part.tolist() for part in np.array_split(generator.permutation(len(rows)), organisations)]
     else:
-        columns = {name for row in rows if isinstance(row.value, dict) for name in row.value}
+        columns = _columns(rows)
         known = [name for name in _LABEL_COLUMNS if name in columns]
         values = _values(rows, column or next(iter(known), " or ".join(_LABEL_COLUMNS)), source)
         parts = _mixtures(values, organisations, generator)
@@ -109,9 +109,13 @@ def _mixtures(values: Sequence[str], count: int, generator: np.random.Generator)
     return parts
 
 
+def _columns(rows: Sequence[Row]) -> set[str]:
+    return {name for row in rows if isinstance(row.value, dict) for name in row.value}
+
+
 def _values(rows: Sequence[Row], column: str, source: str) -> list[str]:
     """The value of a column in every row, as text."""
-    names = {name for row in rows if isinstance(row.value, dict) for name in row.value}
+    names = _columns(rows)
     if column not in names:
         raise DataError(f"{source}: expected a column {column}, got the columns {sorted(map(str, names))}")
     found = []

@@ -75,16 +75,17 @@ class Evidence:
             )
         lanes = range(len(genesis.lanes))
         openings = tuple(opening for lane in lanes for opening in run.generations(lane).values())
-        lines = {lane: run.lineage(lane) for lane in lanes if run.members(lane)}
-        records = tuple(signed for line in lines.values() for signed in line)
-        served = [s.value for lane in lanes if run.members(lane) for s in run.served_line(lane)]
+        signed_lines = {lane: run.lineage(lane) for lane in lanes if run.members(lane)}
+        records = tuple(signed for line in signed_lines.values() for signed in line)
+        lines = {lane: [signed.value for signed in line] for lane, line in signed_lines.items()}
+        served = [record for line in lines.values() for record in served_line(genesis, line)]
         admitted = [record for record in served if any(a.organisation == named for a in record.admitted)]
         proofs = tuple(ParticipationProof.of(r, run.salts(r), named, genesis.header) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)
         calibration = run.calibration if trace.response.calibrated else None
         made = cls(trace, genesis, openings, records, proofs, roots, calibration)
         try:
-            made._check_served({lane: [signed.value for signed in line] for lane, line in lines.items()})
+            made._check_served(lines)
             made._weights()
         except IntegrityError as error:
             raise UsageError(
