@@ -5,7 +5,7 @@ and a linear head read: Llama, Qwen 2 and 3, Gemma 3, SmolLM3 and their like. Ge
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -108,11 +108,10 @@ class Writes:
         return readers, base
 
 
-@contextmanager
-def watched_writes(model: Model) -> Iterator[Writes]:
+def watched_writes(model: Model) -> AbstractContextManager[Writes]:
     """Inside, a forward pass fills the value; raises ModelError for a decoder that is not built as this module says."""
-    with _watching(model, residual_stream(model)) as writes:
-        yield writes
+    # Here and not inside: the model is looked at before anything else is in place on it.
+    return _watching(model, residual_stream(model))
 
 
 @contextmanager

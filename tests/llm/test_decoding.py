@@ -10,6 +10,7 @@ from core import lora
 from core.adapter import AdapterState
 from core.composition import Composition, Part
 from core.errors import UsageError
+from llm import residual_stream
 from llm.batches import encode_prompt
 from llm.decoding import Answer, Decoder, Sampling, factors_of
 from llm.evaluate import generate
@@ -95,6 +96,14 @@ def test_an_ensemble_is_not_watched_while_it_generates(model: Model) -> None:
     parts = tuple(Part(0.5, random_adapter(model, seed)) for seed in (0, 1))
     with pytest.raises(UsageError, match="ensemble"):
         Answer((1,), factors_of(model, Composition("ensemble", parts)), Sampling(), 4, watched=True)
+
+
+def test_a_model_is_looked_at_before_an_adapter_is_in_place(model: Model) -> None:
+    """With it the parts of the base alone would not add up to the logits, and the decoder would seem another build."""
+    residual_stream._PROBED.clear()
+    factors = factors_of(model, Composition.of(random_adapter(model, 0)))
+    answer, decoder = Answer((1, 2, 3), factors, Sampling(), 4, watched=True), Decoder(model)
+    assert decoder.begin(answer).writes is not None
 
 
 def test_equal_seeds_draw_equal_answers_and_others_do_not(model: Model) -> None:
